@@ -1,0 +1,195 @@
+"""What a client may send. Each command is one JSON object told apart by its ``type``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from npc_server.protocol.text import Id, Name, Text
+
+Milliseconds = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class _Part(BaseModel):
+    """Unknown fields are ignored, so that newer clients can talk to older servers."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Client(_Part):
+    """What the client is; for logs only."""
+
+    name: Name
+    version: Name | None = None
+    engine: Name | None = None
+
+
+class Player(_Part):
+    """Who plays. With a player's key the id lives in the name space of that key."""
+
+    id: Id
+    name: Name | None = None
+    locale: Annotated[str, Field(max_length=35)] | None = None
+
+
+class Command(_Part):
+    """What every acknowledged command carries."""
+
+    id: Annotated[Id, Field(description="Chosen by the client; the same id again has no effect.")]
+
+
+class InConversation(Command):
+    """A command about one conversation."""
+
+    conversation: Annotated[Id, Field(description="The conversation's id.")]
+
+
+class Hello(Command):
+    """The first frame of a session. Answered by `welcome`."""
+
+    type: Literal["hello"]
+    protocol: Annotated[int, Field(description="The protocol's version: 1.")]
+    token: Annotated[str, Field(max_length=4096)] | None = Field(
+        None, description="An API key, where no `Authorization` header could be sent."
+    )
+    world: Name = Field("default", description="The playthrough; nothing crosses it.")
+    client: Client | None = None
+    player: Player
+    features: Annotated[list[Name], Field(max_length=32)] = []
+    clock_ms: Milliseconds | None = Field(None, description="The client's monotonic clock.")
+    timezone: Annotated[str, Field(max_length=64)] | None = None
+    resume: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="The token of the session to go on with."
+    )
+    last: Annotated[dict[Id, int], Field(max_length=64)] = Field(
+        {}, description="By conversation, the newest `seq` that arrived."
+    )
+
+
+class Ping(_Part):
+    """Are you there? Answered by `pong`."""
+
+    type: Literal["ping"]
+    id: Id | None = None
+    t: Milliseconds | None = Field(None, description="Any client time; comes back.")
+
+
+class NpcChoice(_Part):
+    """An NPC for a conversation."""
+
+    npc: Id = Field(description="The persona's id.")
+    member: Id | None = Field(None, description="The id of the member; by default the persona's.")
+    name: Name | None = Field(None, description="Another name than the persona's.")
+
+
+class ConversationOpen(Command):
+    """Open a conversation, or go on with one. Answered by `conversation.opened`."""
+
+    type: Literal["conversation.open"]
+    conversation: Id | None = Field(None, description="Its id; without one the server makes one.")
+    npcs: Annotated[list[Id | NpcChoice], Field(max_length=15)] = Field(
+        [], description="The NPCs; needed when the conversation is new."
+    )
+    player: Player | None = Field(None, description="For whom (host only).")
+    locale: Annotated[str, Field(max_length=35)] | None = None
+    deadline_ms: Annotated[int, Field(ge=100, le=600_000)] | None = Field(
+        None, description="By when a reply is to have begun."
+    )
+    greet: Literal["auto", "never"] = Field("auto", description="Whether a new NPC speaks first.")
+    since: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="The newest `seq` at hand; the answer's tail begins after it."
+    )
+
+
+class ConversationClose(InConversation):
+    """Leave a conversation. It is kept, and can be opened again."""
+
+    type: Literal["conversation.close"]
+
+
+class Say(InConversation):
+    """The player says something."""
+
+    type: Literal["say"]
+    text: Text
+    to: Annotated[list[Id], Field(max_length=16)] = Field([], description="The addressees.")
+    whisper: bool = False
+    respond: Literal["auto", "never"] = Field(
+        "auto", description="`never` adds a segment that waits for the next `auto`."
+    )
+    player: Id | None = Field(None, description="Who speaks (host only).")
+    deadline_ms: Annotated[int, Field(ge=100, le=600_000)] | None = None
+
+
+class Input(_Part):
+    """The player is typing or speaking; never acknowledged."""
+
+    type: Literal["input"]
+    id: Id | None = None
+    conversation: Id
+    state: Literal["typing", "speaking", "idle"]
+    text: Text | None = Field(None, description="What is known of it so far.")
+    at_ms: Milliseconds | None = None
+
+
+class Playback(_Part):
+    """How far this player has heard a reply; never acknowledged."""
+
+    type: Literal["playback"]
+    id: Id | None = None
+    conversation: Id
+    turn: Id
+    state: Literal["start", "progress", "end"]
+    heard_chars: Annotated[int, Field(ge=0)]
+    at_ms: Milliseconds | None = None
+
+
+class Interrupt(InConversation):
+    """The player cuts in. Works after `reply.done` too, while the reply still plays."""
+
+    type: Literal["interrupt"]
+    turn: Id | None = Field(None, description="The reply; without it all that are being spoken.")
+    heard_chars: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="How much was heard, in code points."
+    )
+
+
+class HistoryGet(InConversation):
+    """What this player heard. Answered by `history`."""
+
+    type: Literal["history.get"]
+    before: Id | None = Field(None, description="Only turns before this one.")
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+
+
+class PlayerForget(Command):
+    """Delete everything that is kept of a player in this world. Answered by `player.forgotten`."""
+
+    type: Literal["player.forget"]
+    player: Id | None = Field(None, description="Whom (host only); by default oneself.")
+
+
+class PlayerExport(Command):
+    """Everything that is kept of a player in this world. Answered by `player.exported`."""
+
+    type: Literal["player.export"]
+    player: Id | None = Field(None, description="Whom (host only); by default oneself.")
+
+
+AnyCommand = Annotated[
+    Hello
+    | Ping
+    | ConversationOpen
+    | ConversationClose
+    | Say
+    | Input
+    | Playback
+    | Interrupt
+    | HistoryGet
+    | PlayerForget
+    | PlayerExport,
+    Field(discriminator="type"),
+]
+
+COMMANDS: TypeAdapter[Any] = TypeAdapter(AnyCommand)
