@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from npc_server.persona import Emotion
+from npc_server.protocol.emotion import Emotion
 
 ReplyFinish = Literal["stop", "length", "interrupted", "deadline", "cancelled", "error"]
 

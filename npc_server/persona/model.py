@@ -6,14 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-Emotion = Literal["neutral", "happy", "sad", "angry", "relaxed", "surprised"]
-"""The expressions of the VRM 1.0 preset set, ``neutral`` included."""
-
-EMOTIONS: tuple[Emotion, ...] = ("neutral", "happy", "sad", "angry", "relaxed", "surprised")
+from npc_server.protocol.emotion import EMOTIONS, Emotion
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Name = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=r"^[^\r\n]*$")
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=r"^[^\r\n]*$"),
 ]
 Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=6000)]
