@@ -1,1 +1,1 @@
-"""engines"""
+"""The language models, and the files that they are made of."""

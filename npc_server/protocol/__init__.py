@@ -1,1 +1,1 @@
-"""protocol"""
+"""PURE. npc.v1: commands, events, errors and limits, as typed data."""

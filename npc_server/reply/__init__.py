@@ -1,1 +1,1 @@
-"""reply"""
+"""PURE. A stream of text pieces -> speech, sentences, emotion, gestures."""

@@ -1,1 +1,1 @@
-"""server"""
+"""The websocket sessions, the HTTP routes, authentication, the playground."""
