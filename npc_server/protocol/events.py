@@ -1,0 +1,334 @@
+"""What the server sends. Each event is one JSON object told apart by its ``type``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from npc_server.protocol.emotion import Emotion
+
+ErrorCode = Literal[
+    "bad_json",
+    "bad_message",
+    "unknown_type",
+    "unauthorized",
+    "forbidden",
+    "not_found",
+    "conflict",
+    "too_large",
+    "rate_limited",
+    "busy",
+    "engine_unavailable",
+    "store_unavailable",
+    "protocol_version",
+    "internal",
+]
+Finish = Literal["stop", "length", "interrupted", "deadline", "cancelled", "error"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Event(_Part):
+    """What every event may carry."""
+
+    re: str | None = Field(None, description="The id of the command that this answers.")
+
+    def encode(self) -> bytes:
+        """The event as one JSON object in UTF-8, without its empty fields."""
+        return orjson.dumps(self.model_dump(exclude_none=True))
+
+
+class ConversationEvent(Event):
+    """An event of one conversation."""
+
+    conversation: str = Field(description="The conversation's id.")
+
+
+class DurableEvent(ConversationEvent):
+    """An event that is kept and comes again, in order and once, after a reconnect."""
+
+    seq: int | None = Field(None, description="Rises by one in a conversation.")
+
+
+class Limits(_Part):
+    """The limits that this server enforces."""
+
+    frame_bytes: int
+    text_chars: int
+    messages_per_second: float
+    message_burst: int
+    conversations: int
+    members: int
+    json_depth: int
+
+
+class ServerInfo(_Part):
+    """What the server is."""
+
+    name: str
+    version: str
+
+
+class Welcome(Event):
+    """The session has begun."""
+
+    type: Literal["welcome"] = "welcome"
+    session: str
+    resume: str = Field(description="For the next `hello.resume`; the newest one counts.")
+    resumed: bool = Field(description="Whether an earlier session goes on.")
+    role: Literal["player", "host"]
+    heartbeat_s: float = Field(description="How often the server sends WebSocket pings.")
+    limits: Limits
+    features: list[str]
+    server: ServerInfo
+
+
+class Pong(Event):
+    """The server is there."""
+
+    type: Literal["pong"] = "pong"
+    t: int | None = Field(None, description="What the ping carried.")
+    server_time: int = Field(description="Unix milliseconds.")
+
+
+class Ack(Event):
+    """The command is committed to the store."""
+
+    type: Literal["ack"] = "ack"
+    conversation: str | None = None
+    turn: str | None = Field(None, description="The turn that the command made.")
+
+
+class Error(Event):
+    """Something went wrong; the message says what to do."""
+
+    type: Literal["error"] = "error"
+    conversation: str | None = None
+    code: ErrorCode
+    message: str
+    retryable: bool = Field(description="Whether the same id may be sent again.")
+    retry_after_ms: int | None = None
+    details: dict[str, Any] | None = None
+
+
+class Draining(Event):
+    """The server shuts down; come back after a while."""
+
+    type: Literal["draining"] = "draining"
+    reconnect_after_ms: int
+
+
+class CastMember(_Part):
+    """Someone in the cast."""
+
+    member: str
+    kind: Literal["player", "npc"]
+    name: str
+    npc: str | None = Field(None, description="The persona's id.")
+
+
+class NpcMood(_Part):
+    """How an NPC is doing."""
+
+    member: str
+    emotion: Emotion
+    affinity: float
+
+
+class ConversationOpened(DurableEvent):
+    """The conversation is open; `tail` holds the newest durable events, each with its `seq`."""
+
+    type: Literal["conversation.opened"] = "conversation.opened"
+    cast: list[CastMember]
+    state: list[NpcMood]
+    tail: list[dict[str, Any]]
+    limited: bool | None = Field(None, description="True where older events were left out.")
+    reply: str | None = Field(None, description="The turn of the reply in flight.")
+
+
+class ConversationClosed(DurableEvent):
+    """The conversation was left."""
+
+    type: Literal["conversation.closed"] = "conversation.closed"
+
+
+class Turn(DurableEvent):
+    """Something was said, or happened, that this player perceived."""
+
+    type: Literal["turn"] = "turn"
+    turn: str
+    kind: Literal["say", "event"]
+    speaker: str
+    to: list[str]
+    hearers: list[str]
+    text: str
+
+
+class ReplyStarted(DurableEvent):
+    """An NPC is going to speak."""
+
+    type: Literal["reply.started"] = "reply.started"
+    turn: str
+    attempt: int = Field(description="Events of a lower attempt are to be dropped.")
+    speaker: str
+    to: list[str]
+    hearers: list[str]
+    answers: str | None = Field(None, description="The turn that it answers.")
+    queue_position: int | None = Field(None, description="How many wait before it; 0 is none.")
+
+
+class ReplyDelta(ConversationEvent):
+    """More text; all of them joined equal `reply.done.text`."""
+
+    type: Literal["reply.delta"] = "reply.delta"
+    turn: str
+    text: str
+
+
+class ReplySentence(ConversationEvent):
+    """A sentence is complete and can be spoken."""
+
+    type: Literal["reply.sentence"] = "reply.sentence"
+    turn: str
+    index: int
+    text: str
+    start_char: int = Field(description="Where it begins in the reply, in code points.")
+
+
+class ReplyEmotion(ConversationEvent):
+    """The NPC's expression or gesture from here on; the first comes before the first delta."""
+
+    type: Literal["reply.emotion"] = "reply.emotion"
+    turn: str
+    emotion: Emotion
+    intensity: float = Field(description="From 0 to 1.")
+    at_char: int
+    gesture: str | None = None
+
+
+class TokenUsage(_Part):
+    """Tokens of a reply."""
+
+    prompt: int
+    cached: int
+    completion: int
+
+
+class Timings(_Part):
+    """Where the time of a reply went, in milliseconds since it was asked for."""
+
+    queue_ms: float
+    first_token_ms: float | None = None
+    total_ms: float
+
+
+class ReplyDone(DurableEvent):
+    """The reply is complete and committed."""
+
+    type: Literal["reply.done"] = "reply.done"
+    turn: str
+    text: str
+    finish: Finish
+    usage: TokenUsage | None = None
+    timings: Timings | None = None
+    degraded: Literal["filler", "short", "canned"] | None = None
+
+
+class ReplyHeard(DurableEvent):
+    """A reply was cut: what stays of it for this hearer."""
+
+    type: Literal["reply.heard"] = "reply.heard"
+    turn: str
+    member: str
+    heard: int = Field(description="How many code points of its text.")
+
+
+class ReplySilent(DurableEvent):
+    """An NPC chose to say nothing."""
+
+    type: Literal["reply.silent"] = "reply.silent"
+    speaker: str
+    reason: str
+
+
+class SceneIdle(DurableEvent):
+    """The last turn is settled; the floor is open."""
+
+    type: Literal["scene.idle"] = "scene.idle"
+    turn: str | None = Field(None, description="The turn that is settled.")
+
+
+class NpcStateEvent(DurableEvent):
+    """An NPC's state changed."""
+
+    type: Literal["npc.state"] = "npc.state"
+    member: str
+    emotion: Emotion
+    affinity: float
+
+
+class HistoryTurn(_Part):
+    """One turn as this player heard it."""
+
+    turn: str
+    kind: Literal["say", "reply", "event"]
+    speaker: str
+    to: list[str]
+    text: str
+    at_ms: int
+    cut: bool = Field(description="Whether less than all of it was heard.")
+
+
+class History(ConversationEvent):
+    """What this player heard, oldest first."""
+
+    type: Literal["history"] = "history"
+    turns: list[HistoryTurn]
+    more: bool = Field(description="Whether there are older ones.")
+
+
+class PlayerForgotten(Event):
+    """Everything that was kept of the player is deleted."""
+
+    type: Literal["player.forgotten"] = "player.forgotten"
+    player: str
+    conversations: int = Field(description="How many were deleted.")
+
+
+class PlayerExported(Event):
+    """Everything that is kept of the player, a page of conversations at a time."""
+
+    type: Literal["player.exported"] = "player.exported"
+    player: str
+    data: dict[str, Any]
+
+
+AnyEvent = Annotated[
+    Welcome
+    | Pong
+    | Ack
+    | Error
+    | Draining
+    | ConversationOpened
+    | ConversationClosed
+    | Turn
+    | ReplyStarted
+    | ReplyDelta
+    | ReplySentence
+    | ReplyEmotion
+    | ReplyDone
+    | ReplyHeard
+    | ReplySilent
+    | SceneIdle
+    | NpcStateEvent
+    | History
+    | PlayerForgotten
+    | PlayerExported,
+    Field(discriminator="type"),
+]
+
+EVENTS: TypeAdapter[Any] = TypeAdapter(AnyEvent)
