@@ -1,0 +1,29 @@
+"""Who heard what. Nothing else decides this, and every prompt and history comes from here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from npc_server.conversation.model import Conversation, Turn
+
+
+def heard_by(turns: Iterable[Turn], member: str) -> tuple[Turn, ...]:
+    """The turns as one member heard them: cut to what reached it, without those that did not."""
+    heard = (_as_heard(turn, member) for turn in turns if member in turn.hearers)
+    return tuple(turn for turn in heard if turn.text)
+
+
+def was_cut(turn: Turn) -> bool:
+    """Whether the one who said this was cut off."""
+    return turn.finish == "interrupted" or bool(turn.heard)
+
+
+def player_refs(state: Conversation, members: Iterable[str]) -> tuple[str, ...]:
+    """The namespaced player ids among some members: those to whom an event is sent."""
+    wanted = set(members)
+    return tuple(m.ref for m in state.members if m.kind == "player" and m.id in wanted)
+
+
+def _as_heard(turn: Turn, member: str) -> Turn:
+    return replace(turn, text=turn.text[: turn.heard.get(member, len(turn.text))])

@@ -1,0 +1,349 @@
+"""What each command does to a conversation: ``(state, command) -> Change``. Nothing else happens.
+
+One player and one NPC talk at a time here, yet every turn names its speaker, its addressees and
+its hearers, so that larger casts need no other data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from npc_server.conversation.audience import player_refs
+from npc_server.conversation.model import (
+    Conversation,
+    Member,
+    NpcState,
+    Reply,
+    ReplyFinish,
+    Turn,
+)
+from npc_server.errors import BadMessage, Conflict, NotFound
+from npc_server.protocol import events
+from npc_server.protocol.emotion import Emotion
+from npc_server.protocol.text import cut
+
+TURNS_IN_MEMORY = 400
+"""How many of the newest turns a state carries; prompts are made of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """A durable event, and the namespaced ids of the players to whom it goes."""
+
+    event: events.DurableEvent
+    audience: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A new state, and the events that tell of it."""
+
+    state: Conversation
+    events: tuple[Addressed, ...] = ()
+
+    def then(self, following: Change) -> Change:
+        """This change and one that was made from its state, as one."""
+        return Change(following.state, self.events + following.events)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a reply went.
+
+    Attributes:
+        text: All that was sent of it.
+        finish: Why it ended.
+        heard: For hearers who heard less than all: how many code points.
+        emotion: What the NPC felt at the end.
+        usage: Tokens, if an engine was asked.
+        timings: Where the time went.
+        degraded: Which stand-in was spoken, if one was.
+    """
+
+    text: str
+    finish: ReplyFinish
+    heard: Mapping[str, int]
+    emotion: Emotion | None = None
+    usage: events.TokenUsage | None = None
+    timings: events.Timings | None = None
+    degraded: Literal["filler", "short", "canned"] | None = None
+
+
+def begin(
+    conversation: str,
+    world: str,
+    player: Member,
+    npcs: Sequence[Member],
+    *,
+    locale: str | None,
+    now_ms: int,
+) -> Conversation:
+    """A new conversation, not stored yet.
+
+    Raises:
+        BadMessage: There is no NPC, more than one, or two members of one id.
+    """
+    if len(npcs) != 1:
+        raise BadMessage(
+            "A new conversation needs exactly one NPC: send 'npcs': [\"bram\"].",
+            details={"field": "npcs"},
+        )
+    if player.id in {npc.id for npc in npcs}:
+        raise BadMessage(
+            f"The player and an NPC are both called '{player.id}'. "
+            "Give the NPC another 'member' id.",
+            details={"field": "npcs"},
+        )
+    return Conversation(
+        id=conversation,
+        world=world,
+        members=(player, *npcs),
+        created_ms=now_ms,
+        npcs={npc.id: NpcState() for npc in npcs},
+        locale=locale,
+    )
+
+
+def opened(state: Conversation, player: Member) -> Change:
+    """A player comes in, for the first time or again."""
+    state = replace(state, closed=False)
+    event = events.ConversationOpened(
+        conversation=state.id, cast=cast_of(state), state=moods_of(state), tail=[]
+    )
+    return Change(state, (Addressed(event, (player.ref,)),))
+
+
+def closed(state: Conversation, player: Member) -> Change:
+    """The player leaves; the conversation is kept.
+
+    Raises:
+        Conflict: It is closed already.
+    """
+    if state.closed:
+        raise Conflict("The conversation is closed already. Open it again to go on.")
+    event = events.ConversationClosed(conversation=state.id)
+    return Change(replace(state, closed=True), (Addressed(event, (player.ref,)),))
+
+
+def said(
+    state: Conversation,
+    player: Member,
+    text: str,
+    *,
+    to: Sequence[str],
+    whisper: bool,
+    turn: str,
+    now_ms: int,
+    command: str | None = None,
+) -> Change:
+    """A player says something.
+
+    Args:
+        state: Without a reply in flight: the caller has settled it.
+        player: The speaker.
+        text: What was said, clean.
+        to: Member ids of the addressees; empty means the NPCs.
+        whisper: Whether only the addressees hear it.
+        turn: The id of the new turn.
+        now_ms: Unix milliseconds.
+        command: The command's id, for the event's ``re``.
+
+    Raises:
+        BadMessage: The text is blank.
+        Conflict: The conversation is closed.
+        NotFound: An addressee is not in the cast.
+    """
+    if state.closed:
+        raise Conflict("The conversation is closed. Send conversation.open with its id to go on.")
+    if not text.strip():
+        raise BadMessage("The text is empty. Say something.", details={"field": "text"})
+    for member in to:
+        if state.member(member) is None:
+            cast = ", ".join(m.id for m in state.members)
+            raise NotFound(f"'{member}' is not in this conversation. Its members are: {cast}.")
+    addressees = tuple(dict.fromkeys(to)) or tuple(npc.id for npc in state.npc_members())
+    everyone = tuple(m.id for m in state.members)
+    hearers = tuple(dict.fromkeys((player.id, *addressees))) if whisper else everyone
+    new = Turn(
+        id=turn,
+        index=next_index(state),
+        kind="say",
+        speaker=player.id,
+        to=addressees,
+        hearers=hearers,
+        text=text,
+        at_ms=now_ms,
+    )
+    event = events.Turn(
+        conversation=state.id,
+        re=command,
+        turn=turn,
+        kind="say",
+        speaker=player.id,
+        to=list(addressees),
+        hearers=list(hearers),
+        text=text,
+    )
+    return Change(_with_turn(state, new), (Addressed(event, player_refs(state, hearers)),))
+
+
+def reply_started(
+    state: Conversation, *, turn: str, speaker: str, answers: Turn | None, queue_position: int
+) -> Change:
+    """An NPC is going to speak: to whoever spoke to it, heard by whoever heard that."""
+    everyone = tuple(m.id for m in state.members)
+    players = tuple(m.id for m in state.members if m.kind == "player")
+    to = (answers.speaker,) if answers else players
+    hearers = answers.hearers if answers else everyone
+    reply = Reply(
+        turn=turn,
+        attempt=1,
+        speaker=speaker,
+        to=to,
+        hearers=hearers,
+        answers=answers.id if answers else None,
+    )
+    event = events.ReplyStarted(
+        conversation=state.id,
+        turn=turn,
+        attempt=reply.attempt,
+        speaker=speaker,
+        to=list(to),
+        hearers=list(hearers),
+        answers=reply.answers,
+        queue_position=queue_position,
+    )
+    return Change(replace(state, reply=reply), (Addressed(event, player_refs(state, hearers)),))
+
+
+def reply_done(state: Conversation, outcome: Outcome, *, now_ms: int) -> Change:
+    """The reply in flight has ended, whole or cut.
+
+    The event's text is all that was sent, since clients have joined the deltas to it; the
+    transcript keeps only what at least one hearer heard.
+
+    Raises:
+        Conflict: No reply is in flight.
+    """
+    reply = state.reply
+    if reply is None:
+        raise Conflict("No reply is in flight.")
+    audience = player_refs(state, reply.hearers)
+    turn = _cut_turn(
+        Turn(
+            id=reply.turn,
+            index=next_index(state),
+            kind="reply",
+            speaker=reply.speaker,
+            to=reply.to,
+            hearers=reply.hearers,
+            text=outcome.text,
+            at_ms=now_ms,
+            finish=outcome.finish,
+            answers=reply.answers,
+        ),
+        outcome.heard,
+        _listeners(state, reply.hearers),
+    )
+    done = events.ReplyDone(
+        conversation=state.id,
+        turn=reply.turn,
+        text=outcome.text,
+        finish=outcome.finish,
+        usage=outcome.usage,
+        timings=outcome.timings,
+        degraded=outcome.degraded,
+    )
+    change = Change(_with_turn(replace(state, reply=None), turn), (Addressed(done, audience),))
+    for member, count in turn.heard.items():
+        change = change.then(Change(change.state, (_heard_event(state, turn.id, member, count),)))
+    if outcome.emotion:
+        change = change.then(_felt(change.state, reply.speaker, outcome.emotion, audience))
+    return change.then(idle(change.state, reply.answers))
+
+
+def heard_less(state: Conversation, turn_id: str, member: str, chars: int) -> Change:
+    """A finished reply was cut while it was still being played to a member.
+
+    Raises:
+        NotFound: There is no such reply among the newest turns.
+    """
+    turn = next((t for t in state.turns if t.id == turn_id and t.kind == "reply"), None)
+    if turn is None:
+        raise NotFound("There is no such reply in this conversation, or it is too old to be cut.")
+    before = turn.heard.get(member, len(turn.text))
+    if chars >= before:
+        return Change(state)
+    cut_turn = _cut_turn(turn, {**turn.heard, member: chars}, _listeners(state, turn.hearers))
+    turns = tuple(cut_turn if t.id == turn_id else t for t in state.turns)
+    event = _heard_event(state, turn_id, member, cut_turn.heard.get(member, len(cut_turn.text)))
+    return Change(replace(state, turns=turns), (event,))
+
+
+def idle(state: Conversation, turn: str | None) -> Change:
+    """The last turn is settled."""
+    event = events.SceneIdle(conversation=state.id, turn=turn)
+    everyone = player_refs(state, (m.id for m in state.members))
+    return Change(state, (Addressed(event, everyone),))
+
+
+def cast_of(state: Conversation) -> list[events.CastMember]:
+    """The cast as clients see it."""
+    return [
+        events.CastMember(
+            member=m.id, kind=m.kind, name=m.name, npc=m.ref if m.kind == "npc" else None
+        )
+        for m in state.members
+    ]
+
+
+def moods_of(state: Conversation) -> list[events.NpcMood]:
+    """The NPCs' states as clients see them."""
+    return [
+        events.NpcMood(member=member, emotion=npc.emotion, affinity=npc.affinity)
+        for member, npc in state.npcs.items()
+    ]
+
+
+def next_index(state: Conversation) -> int:
+    """The index of the next turn."""
+    return state.turns[-1].index + 1 if state.turns else 0
+
+
+def _with_turn(state: Conversation, turn: Turn) -> Conversation:
+    return replace(state, turns=(*state.turns, turn)[-TURNS_IN_MEMORY:])
+
+
+def _listeners(state: Conversation, hearers: Iterable[str]) -> tuple[str, ...]:
+    players = {m.id for m in state.members if m.kind == "player"}
+    return tuple(hearer for hearer in hearers if hearer in players)
+
+
+def _cut_turn(turn: Turn, heard: Mapping[str, int], listeners: Sequence[str]) -> Turn:
+    """The turn with every cut brought to a grapheme boundary and the unheard end removed."""
+    kept = {
+        member: len(cut(turn.text, max(0, count)))
+        for member, count in heard.items()
+        if count < len(turn.text)
+    }
+    longest = max((kept.get(member, len(turn.text)) for member in listeners), default=0)
+    text = turn.text[:longest] if kept else turn.text
+    return replace(turn, text=text, heard=kept)
+
+
+def _heard_event(state: Conversation, turn: str, member: str, count: int) -> Addressed:
+    event = events.ReplyHeard(conversation=state.id, turn=turn, member=member, heard=count)
+    return Addressed(event, player_refs(state, (member,)))
+
+
+def _felt(state: Conversation, member: str, emotion: Emotion, audience: tuple[str, ...]) -> Change:
+    before = state.npcs.get(member, NpcState())
+    if before.emotion == emotion:
+        return Change(state)
+    after = replace(before, emotion=emotion)
+    event = events.NpcStateEvent(
+        conversation=state.id, member=member, emotion=after.emotion, affinity=after.affinity
+    )
+    return Change(replace(state, npcs={**state.npcs, member: after}), (Addressed(event, audience),))
