@@ -60,6 +60,14 @@ class Limits(_Group):
     outbox_bytes: int = Field(1_048_576, ge=65_536, description="Bytes that may wait for it.")
 
 
+class Quota(_Group):
+    """What one player, or one API key with all of its players, may use up."""
+
+    tokens_per_minute: int = Field(20_000, ge=1, description="Tokens of prompts and replies.")
+    replies_at_once: int = Field(8, ge=1, description="Replies that are being made.")
+    conversations_per_hour: int = Field(240, ge=1, description="New conversations.")
+
+
 class Timeouts(_Group):
     """How long things may take, in seconds."""
 
@@ -133,6 +141,12 @@ class Settings(BaseSettings):
     )
     log_text: bool = Field(False, description="Whether what players say may be logged.")
     limits: Limits = Field(Limits(), description="What one client may ask for.")
+    player_quota: Quota = Field(Quota(), description="What one player may use up.")
+    key_quota: Quota = Field(
+        Quota(tokens_per_minute=2_000_000, replies_at_once=512, conversations_per_hour=24_000),
+        description="What one API key may use up with all of its players.",
+    )
+    queue: int = Field(64, ge=0, description="Replies that may wait for a seat.")
     timeouts: Timeouts = Field(Timeouts(), description="How long things may take, in seconds.")
 
     @classmethod

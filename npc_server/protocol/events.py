@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from npc_server.errors import NpcError
 from npc_server.protocol.emotion import Emotion
 
 ErrorCode = Literal[
@@ -210,6 +211,16 @@ class ReplyEmotion(ConversationEvent):
     gesture: str | None = None
 
 
+class ReplySnapshot(ConversationEvent):
+    """What there is of a reply in flight, for a client that comes in while it is spoken."""
+
+    type: Literal["reply.snapshot"] = "reply.snapshot"
+    turn: str
+    text: str
+    sentences: list[str]
+    restarted: bool = Field(description="Whether an older text of this turn is to be forgotten.")
+
+
 class TokenUsage(_Part):
     """Tokens of a reply."""
 
@@ -320,6 +331,7 @@ AnyEvent = Annotated[
     | ReplyDelta
     | ReplySentence
     | ReplyEmotion
+    | ReplySnapshot
     | ReplyDone
     | ReplyHeard
     | ReplySilent
@@ -332,3 +344,16 @@ AnyEvent = Annotated[
 ]
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(AnyEvent)
+
+
+def error_event(error: NpcError, re: str | None, conversation: str | None = None) -> Error:
+    """What a client sees of an error: the one place where exceptions become wire errors."""
+    return Error(
+        re=re,
+        conversation=conversation,
+        code=error.code,  # type: ignore[arg-type]
+        message=error.message if error.public else error.wire_message,
+        retryable=error.retryable,
+        retry_after_ms=error.retry_after_ms,
+        details=error.details if error.public else None,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from npc_server.config import Limits
 from npc_server.protocol.events import Event, ReplyDelta
@@ -14,47 +15,63 @@ class Slow(Exception):
     """The client does not read fast enough."""
 
 
+@dataclass(slots=True)
+class _Waiting:
+    payload: bytes
+    delta: ReplyDelta | None
+    size: int
+
+
 class Outbox:
     """A bounded queue of events. Waiting deltas of one turn are joined into one.
 
     Args:
-        limits: How many messages and bytes may wait.
+        limits: How many messages other than deltas, and how many bytes, may wait.
         write_timeout: How long one write may block, in seconds.
     """
 
     def __init__(self, limits: Limits, write_timeout: float) -> None:
         self._limits = limits
         self._write_timeout = write_timeout
-        self._waiting: deque[Event] = deque()
+        self._waiting: deque[_Waiting] = deque()
+        self._messages = 0
         self._bytes = 0
         self._filled = asyncio.Event()
-        self._drained = asyncio.Event()
-        self._drained.set()
-        self._overflow = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def overflowing(self) -> bool:
+        """Whether more waits than may."""
+        return (
+            self._messages > self._limits.outbox_messages or self._bytes > self._limits.outbox_bytes
+        )
 
     def put(self, event: Event) -> None:
         """Queue an event. Never blocks: past its bounds the outbox fails its writer instead."""
-        if self._overflow:
+        if self.overflowing:
             return
         last = self._waiting[-1] if self._waiting else None
-        if (
-            isinstance(event, ReplyDelta)
-            and isinstance(last, ReplyDelta)
-            and last.turn == event.turn
-        ):
-            self._waiting[-1] = last.model_copy(update={"text": last.text + event.text})
-            self._bytes += len(event.text.encode())
+        if isinstance(event, ReplyDelta):
+            size = len(event.text.encode())
+            if last and last.delta and last.delta.turn == event.turn:
+                joined = last.delta.text + event.text
+                last.delta = last.delta.model_copy(update={"text": joined})
+                last.size += size
+            else:
+                self._waiting.append(_Waiting(b"", event, size))
+            self._bytes += size
         else:
-            self._waiting.append(event)
-            self._bytes += _size(event)
-        too_many = len(self._waiting) > self._limits.outbox_messages
-        self._overflow = too_many or self._bytes > self._limits.outbox_bytes
-        self._drained.clear()
+            payload = event.encode()
+            self._waiting.append(_Waiting(payload, None, len(payload)))
+            self._messages += 1
+            self._bytes += len(payload)
+        self._idle.clear()
         self._filled.set()
 
     async def drained(self) -> None:
         """Wait until everything that was queued is written."""
-        await self._drained.wait()
+        await self._idle.wait()
 
     async def write_to(self, send: Callable[[bytes], Awaitable[None]]) -> None:
         """Write what is queued, as it comes, until cancelled.
@@ -64,19 +81,24 @@ class Outbox:
         """
         while True:
             await self._filled.wait()
-            while self._waiting:
-                if self._overflow:
-                    raise Slow("Too much waits for a client that does not read.")
-                event = self._waiting.popleft()
-                self._bytes -= _size(event)
-                try:
-                    async with asyncio.timeout(self._write_timeout):
-                        await send(event.encode())
-                except TimeoutError:
-                    raise Slow("A write to the client was blocked for too long.") from None
             self._filled.clear()
-            self._drained.set()
+            while self._waiting:
+                if self.overflowing:
+                    raise Slow("more waits for the client than may")
+                await self._write(self._take(), send)
+            self._idle.set()
 
+    def _take(self) -> bytes:
+        first = self._waiting.popleft()
+        self._bytes -= first.size
+        if first.delta is not None:
+            return first.delta.encode()
+        self._messages -= 1
+        return first.payload
 
-def _size(event: Event) -> int:
-    return len(event.encode())
+    async def _write(self, payload: bytes, send: Callable[[bytes], Awaitable[None]]) -> None:
+        try:
+            async with asyncio.timeout(self._write_timeout):
+                await send(payload)
+        except TimeoutError:
+            raise Slow("a write to the client was blocked for too long") from None

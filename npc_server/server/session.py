@@ -1,0 +1,301 @@
+"""One client's session: from ``hello`` to the close, a frame at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+
+from npc_server import __version__
+from npc_server.clock import Clock, Ids
+from npc_server.config import Settings
+from npc_server.dialogue import Caller, Dialogue
+from npc_server.errors import (
+    BadMessage,
+    Forbidden,
+    NpcError,
+    ProtocolVersion,
+    RateLimited,
+    Unauthorized,
+)
+from npc_server.observability import Metrics, bind, get_logger
+from npc_server.protocol import VERSION, commands, events
+from npc_server.protocol.events import error_event
+from npc_server.protocol.parse import command_id, parse
+from npc_server.quota import TokenBucket
+from npc_server.server.auth import Identity, authenticate
+from npc_server.server.keys import KeyFile
+from npc_server.server.outbox import Outbox, Slow
+
+log = get_logger(__name__)
+
+FEATURES = ["greetings", "prompts"]
+REMEMBERED_ANSWERS = 256
+
+
+class Closing(Exception):
+    """The connection is to be closed.
+
+    Args:
+        code: The WebSocket close code.
+        reason: Why, in a few words.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What sessions stand on."""
+
+    settings: Settings
+    keys: KeyFile
+    dialogue: Dialogue
+    metrics: Metrics
+    clock: Clock
+    ids: Ids
+
+
+async def serve_session(connection: ServerConnection, services: Services) -> None:
+    """Serve one connection until it ends, and close it with the code that says why."""
+    outbox = Outbox(services.settings.limits, services.settings.timeouts.write)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            writer = tasks.create_task(outbox.write_to(lambda b: connection.send(b, text=True)))
+            tasks.create_task(_read(connection, outbox, writer, services))
+    except* Closing as group:
+        await _close(connection, _first(group, Closing), outbox, services)
+    except* Slow as group:
+        closing = Closing(4429, str(_first(group, Slow)))
+        await _close(connection, closing, outbox, services)
+    except* ConnectionClosed:
+        pass
+
+
+async def _read(
+    connection: ServerConnection, outbox: Outbox, writer: asyncio.Task[None], services: Services
+) -> None:
+    session: Session | None = None
+    try:
+        session = await _shake_hands(connection, outbox, services)
+        await session.run()
+    finally:
+        if session is not None:
+            session.leave()
+        writer.cancel()
+
+
+async def _shake_hands(connection: ServerConnection, outbox: Outbox, services: Services) -> Session:
+    """Read ``hello`` and authenticate it: what comes back is a session in full right.
+
+    Raises:
+        Closing: It did not come in time, or was refused; the client was told why.
+    """
+    timeouts, limits = services.settings.timeouts, services.settings.limits
+    frame = b""
+    try:
+        async with asyncio.timeout(timeouts.handshake):
+            frame = _text_frame(await connection.recv())
+        hello = parse(frame, limits)
+        if not isinstance(hello, commands.Hello):
+            raise BadMessage("The first frame must be 'hello'.")
+        if hello.protocol != VERSION:
+            raise ProtocolVersion(f"This server speaks protocol {VERSION}, not {hello.protocol}.")
+        request = connection.request
+        header = request.headers.get("Authorization") if request else None
+        identity = authenticate(services.settings.auth, services.keys, header, hello.token)
+    except TimeoutError:
+        raise Closing(4408, "no hello came in time") from None
+    except NpcError as error:
+        outbox.put(error_event(error, command_id(frame)))
+        codes = {Unauthorized: 4401, Forbidden: 4403}
+        raise Closing(codes.get(type(error), 4400), error.code) from None
+    return Session(connection, outbox, services, hello, identity)
+
+
+class Session:
+    """A client that has said ``hello``."""
+
+    def __init__(
+        self,
+        connection: ServerConnection,
+        outbox: Outbox,
+        services: Services,
+        hello: commands.Hello,
+        identity: Identity,
+    ) -> None:
+        limits = services.settings.limits
+        self.id = services.ids.new()
+        self._connection = connection
+        self._outbox = outbox
+        self._services = services
+        self._answers: OrderedDict[str, events.Event] = OrderedDict()
+        self._strikes = 0
+        self._commands = TokenBucket(
+            limits.messages_per_second, limits.message_burst, services.clock.monotonic
+        )
+        self._signals = TokenBucket(
+            limits.signals_per_second, limits.signals_per_second, services.clock.monotonic
+        )
+        self.caller = Caller(
+            session=self.id,
+            host=identity.role == "host",
+            namespace=identity.namespace,
+            world=hello.world,
+            player=hello.player.id,
+            name=hello.player.name or hello.player.id,
+            locale=hello.player.locale,
+            send=outbox.put,
+        )
+        bind(session=self.id)
+        log.info("session_started", role=identity.role, client=hello.client and hello.client.name)
+        outbox.put(self._welcome(hello, identity))
+
+    async def run(self) -> None:
+        """Carry out commands, one after another, until the client leaves.
+
+        Raises:
+            Closing: The client was silent for too long or asks for too much.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(self._services.settings.timeouts.idle):
+                    message = await self._connection.recv()
+            except TimeoutError:
+                raise Closing(4408, "nothing came for too long") from None
+            await self._frame(message)
+
+    def leave(self) -> None:
+        """The connection is gone."""
+        self._services.dialogue.leave(self.caller)
+        log.info("session_ended")
+
+    async def _frame(self, message: str | bytes) -> None:
+        frame = b""
+        try:
+            frame = _text_frame(message)
+            command = parse(frame, self._services.settings.limits)
+            if isinstance(command, commands.Ping | commands.Input | commands.Playback):
+                self._signals.take("signals")
+            else:
+                self._commands.take("commands")
+            self._strikes = 0
+            self._services.metrics.commands.labels(command.type).inc()
+            await self._dispatch(command)
+        except NpcError as error:
+            self._refuse(error, command_id(frame))
+        except Exception:
+            log.exception("command_failed")
+            self._refuse(NpcError(NpcError.wire_message), command_id(frame))
+
+    def _refuse(self, error: NpcError, re: str | None) -> None:
+        self._services.metrics.errors.labels(error.code).inc()
+        self._outbox.put(error_event(error, re))
+        if isinstance(error, RateLimited):
+            self._strikes += 1
+            if self._strikes > self._services.settings.limits.message_burst:
+                raise Closing(4429, "too many commands")
+
+    async def _dispatch(self, command: Any) -> None:
+        dialogue, caller = self._services.dialogue, self.caller
+        match command:
+            case commands.Ping():
+                self._outbox.put(
+                    events.Pong(
+                        re=command.id, t=command.t, server_time=self._services.clock.wall_ms()
+                    )
+                )
+            case commands.Hello():
+                raise BadMessage("'hello' was said already. Open a new connection to begin anew.")
+            case commands.ConversationOpen():
+                if not self._repeat(command.id):
+                    await dialogue.open(caller, command)
+            case commands.ConversationClose():
+                await dialogue.close(caller, command)
+            case commands.Say():
+                await dialogue.say(caller, command)
+            case commands.Input():
+                await dialogue.input(caller, command)
+            case commands.Playback():
+                await dialogue.playback(caller, command)
+            case commands.Interrupt():
+                await dialogue.interrupt(caller, command)
+            case commands.HistoryGet():
+                self._outbox.put(await dialogue.history(caller, command))
+            case commands.PlayerForget():
+                if not self._repeat(command.id):
+                    self._remember(command.id, await dialogue.forget(caller, command))
+            case commands.PlayerExport():
+                for page in await dialogue.export(caller, command):
+                    self._outbox.put(page)
+
+    def _repeat(self, command: str) -> bool:
+        answer = self._answers.get(command)
+        if answer is not None:
+            self._outbox.put(answer)
+        return answer is not None
+
+    def _remember(self, command: str, answer: events.Event) -> None:
+        self._answers[command] = answer
+        while len(self._answers) > REMEMBERED_ANSWERS:
+            self._answers.popitem(last=False)
+        self._outbox.put(answer)
+
+    def _welcome(self, hello: commands.Hello, identity: Identity) -> events.Welcome:
+        limits = self._services.settings.limits
+        return events.Welcome(
+            re=hello.id,
+            session=self.id,
+            resume=self._services.ids.new(),
+            resumed=False,
+            role=identity.role,
+            heartbeat_s=self._services.settings.timeouts.heartbeat,
+            limits=events.Limits(
+                frame_bytes=limits.frame_bytes,
+                text_chars=limits.text_chars,
+                messages_per_second=limits.messages_per_second,
+                message_burst=limits.message_burst,
+                conversations=limits.conversations,
+                members=limits.members,
+                json_depth=limits.json_depth,
+            ),
+            features=FEATURES,
+            server=events.ServerInfo(name="npc-server", version=__version__),
+        )
+
+
+def _text_frame(message: str | bytes) -> bytes:
+    if isinstance(message, bytes):
+        raise BadMessage("Binary frames are for audio, which is not in use. Send text frames.")
+    return message.encode()
+
+
+def _first(group: BaseExceptionGroup[Any], kind: type[Exception]) -> Any:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
+async def _close(
+    connection: ServerConnection, closing: Closing, outbox: Outbox, services: Services
+) -> None:
+    services.metrics.closes.labels(str(closing.code)).inc()
+    log.info("connection_closed", code=closing.code, reason=closing.reason)
+    if closing.code != 4429:
+        outbox_writer = asyncio.create_task(
+            outbox.write_to(lambda payload: connection.send(payload, text=True))
+        )
+        done = asyncio.create_task(outbox.drained())
+        await asyncio.wait({outbox_writer, done}, return_when="FIRST_COMPLETED", timeout=2)
+        for task in (outbox_writer, done):
+            task.cancel()
+        await asyncio.gather(outbox_writer, done, return_exceptions=True)
+    await connection.close(closing.code, closing.reason)
