@@ -89,8 +89,13 @@ class Quotas:
         accounts = self._both(namespace, ref)
         for account in accounts:
             account.replies += 1
+
+        def spend(tokens: int) -> None:
+            for account in accounts:
+                account.tokens.spend(tokens)
+
         try:
-            yield lambda tokens: [a.tokens.spend(tokens) for a in accounts] and None
+            yield spend
         finally:
             for account in accounts:
                 account.replies -= 1

@@ -7,7 +7,7 @@ its hearers, so that larger casts need no other data.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from npc_server.conversation.audience import player_refs
@@ -55,6 +55,7 @@ class Outcome:
     Attributes:
         text: All that was sent of it.
         finish: Why it ended.
+        at_ms: When it ended, in Unix milliseconds.
         heard: For hearers who heard less than all: how many code points.
         emotion: What the NPC felt at the end.
         usage: Tokens, if an engine was asked.
@@ -64,7 +65,8 @@ class Outcome:
 
     text: str
     finish: ReplyFinish
-    heard: Mapping[str, int]
+    at_ms: int
+    heard: Mapping[str, int] = field(default_factory=dict)
     emotion: Emotion | None = None
     usage: events.TokenUsage | None = None
     timings: events.Timings | None = None
@@ -218,7 +220,7 @@ def reply_started(
     return Change(replace(state, reply=reply), (Addressed(event, player_refs(state, hearers)),))
 
 
-def reply_done(state: Conversation, outcome: Outcome, *, now_ms: int) -> Change:
+def reply_done(state: Conversation, outcome: Outcome) -> Change:
     """The reply in flight has ended, whole or cut.
 
     The event's text is all that was sent, since clients have joined the deltas to it; the
@@ -240,7 +242,7 @@ def reply_done(state: Conversation, outcome: Outcome, *, now_ms: int) -> Change:
             to=reply.to,
             hearers=reply.hearers,
             text=outcome.text,
-            at_ms=now_ms,
+            at_ms=outcome.at_ms,
             finish=outcome.finish,
             answers=reply.answers,
         ),

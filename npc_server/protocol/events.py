@@ -315,6 +315,8 @@ class PlayerExported(Event):
 
     type: Literal["player.exported"] = "player.exported"
     player: str
+    part: int = Field(description="The number of this page, from 1.")
+    parts: int = Field(description="How many pages there are.")
     data: dict[str, Any]
 
 
@@ -351,7 +353,7 @@ def error_event(error: NpcError, re: str | None, conversation: str | None = None
     return Error(
         re=re,
         conversation=conversation,
-        code=error.code,  # type: ignore[arg-type]
+        code=error.code,
         message=error.message if error.public else error.wire_message,
         retryable=error.retryable,
         retry_after_ms=error.retry_after_ms,

@@ -63,17 +63,18 @@ class Services:
     ids: Ids
 
 
-async def serve_session(connection: ServerConnection, services: Services) -> None:
+async def serve_session(
+    connection: ServerConnection, outbox: Outbox, services: Services
+) -> None:
     """Serve one connection until it ends, and close it with the code that says why."""
-    outbox = Outbox(services.settings.limits, services.settings.timeouts.write)
     try:
         async with asyncio.TaskGroup() as tasks:
             writer = tasks.create_task(outbox.write_to(lambda b: connection.send(b, text=True)))
             tasks.create_task(_read(connection, outbox, writer, services))
     except* Closing as group:
-        await _close(connection, _first(group, Closing), outbox, services)
+        await _close(connection, _first(group), outbox, services)
     except* Slow as group:
-        closing = Closing(4429, str(_first(group, Slow)))
+        closing = Closing(4429, str(_first(group)))
         await _close(connection, closing, outbox, services)
     except* ConnectionClosed:
         pass
@@ -277,7 +278,7 @@ def _text_frame(message: str | bytes) -> bytes:
     return message.encode()
 
 
-def _first(group: BaseExceptionGroup[Any], kind: type[Exception]) -> Any:
+def _first(group: BaseExceptionGroup[Any]) -> Any:
     found: BaseException = group
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]

@@ -1,0 +1,141 @@
+"""The composition root: from settings to a running server. The only place that wires."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from npc_server.clock import Clock, Ids
+from npc_server.config import Settings
+from npc_server.dialogue import Dialogue
+from npc_server.engines import create_engine
+from npc_server.engines.base import Engine
+from npc_server.errors import NpcError, StoreUnavailable
+from npc_server.library import Library, builtin_personas
+from npc_server.observability import Metrics, get_logger
+from npc_server.quota import Quotas
+from npc_server.rooms import Rooms
+from npc_server.scheduler import Scheduler
+from npc_server.server.gateway import Gateway
+from npc_server.server.http import Routes
+from npc_server.server.keys import KeyFile
+from npc_server.server.session import Services
+from npc_server.speaking import Speaker
+from npc_server.store import EmbeddedRedis, Store, open_store
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A running server.
+
+    Attributes:
+        address: The WebSocket address.
+        engine: The language model.
+        store: Where everything is kept.
+        library: The personas at hand.
+        loading: Ends when the model is loaded; fails with the reason why it cannot be.
+    """
+
+    address: str
+    engine: Engine
+    store: Store
+    library: Library
+    loading: asyncio.Task[None]
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[App]:
+    """Run a server until the context ends; then end replies, workers and our own Redis.
+
+    The server listens at once; ``App.loading`` tells when the model can answer.
+
+    Raises:
+        SetupError: Port, data folder or settings cannot be used.
+        StoreUnavailable: Redis does not answer.
+    """
+    clock = Clock()
+    ids = Ids(clock)
+    metrics = Metrics()
+    async with contextlib.AsyncExitStack() as stack:
+        store = await _start_store(settings, stack)
+        library = Library([builtin_personas(), *settings.personas])
+        library.load()
+        stop = asyncio.Event()
+        watching = asyncio.create_task(library.watch(stop))
+        stack.push_async_callback(_finish, watching, stop)
+        engine = create_engine(settings)
+        stack.push_async_callback(engine.close)
+        loading = asyncio.create_task(_load(engine))
+        stack.push_async_callback(_cancel, loading)
+        scheduler = Scheduler(settings.seats, settings.queue, metrics)
+        speaker = Speaker(engine, scheduler, library, settings, metrics, clock)
+        quotas = Quotas(settings, clock.monotonic)
+        dialogue = Dialogue(
+            store=store,
+            rooms=Rooms(store, metrics, clock),
+            speaker=speaker,
+            library=library,
+            quotas=quotas,
+            settings=settings,
+            metrics=metrics,
+            clock=clock,
+            ids=ids,
+            tasks=set(),
+            draining=asyncio.Event(),
+        )
+        keys = KeyFile(settings.data_dir / "keys.json")
+        services = Services(settings, keys, dialogue, metrics, clock, ids)
+
+        async def ready() -> str | None:
+            return await _what_is_missing(loading, store)
+
+        routes = Routes(settings, keys, library, dialogue, metrics, ready)
+        address = await stack.enter_async_context(Gateway(services, routes).listen())
+        yield App(address, engine, store, library, loading)
+
+
+async def _start_store(settings: Settings, stack: contextlib.AsyncExitStack) -> Store:
+    url = settings.redis_url
+    owner = None
+    if url is None:
+        embedded = EmbeddedRedis(settings.data_dir)
+        stack.push_async_callback(embedded.stop)
+        url = await embedded.start()
+        owner = embedded.owner
+    return await stack.enter_async_context(open_store(url, settings, owner=owner))
+
+
+async def _load(engine: Engine) -> None:
+    try:
+        await engine.start()
+    except NpcError as error:
+        log.error("model_not_loaded", reason=error.message)
+        raise
+
+
+async def _what_is_missing(loading: asyncio.Task[None], store: Store) -> str | None:
+    if not loading.done():
+        return "The model is being loaded."
+    if loading.cancelled() or loading.exception() is not None:
+        return "The model cannot be used; the server's log says why."
+    try:
+        await store.ping()
+    except StoreUnavailable:
+        return "Redis does not answer."
+    return None
+
+
+async def _finish(task: asyncio.Task[None], stop: asyncio.Event) -> None:
+    stop.set()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,662 @@
+"""The conductor: every command about a conversation, from its arrival to its committed effect.
+
+``say`` is the heart of it: what it cuts, the player's turn and the reply that begins are decided
+and committed together, in one round trip; the reply is made outside the lock and committed in
+another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from npc_server.clock import Clock, Ids
+from npc_server.config import Settings
+from npc_server.conversation import rules
+from npc_server.conversation.audience import heard_by, player_refs, was_cut
+from npc_server.conversation.model import Conversation, Member, Turn
+from npc_server.conversation.rules import Addressed, Change, Outcome
+from npc_server.errors import Busy, Conflict, NotFound, NpcError, StoreUnavailable
+from npc_server.library import Library
+from npc_server.observability import Metrics, bind, get_logger
+from npc_server.protocol import commands, events
+from npc_server.protocol.events import error_event
+from npc_server.quota import Quotas
+from npc_server.rooms import (
+    TAIL_EVENTS,
+    Caller,
+    Live,
+    Room,
+    Rooms,
+    no_such_conversation,
+)
+from npc_server.speaking import Speaker, Speech
+from npc_server.store import Answer, Fenced, RevisionConflict, Store
+
+log = get_logger(__name__)
+
+FLUSH_SECONDS = 0.25
+RENEW_EVERY = 12
+"""Flushes between two renewals of the lease: every three seconds."""
+COMMIT_PATIENCE_SECONDS = 60
+EXPORT_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """Carries out the commands about conversations.
+
+    Attributes:
+        store: Where everything is kept.
+        rooms: The conversations in use.
+        speaker: Makes replies.
+        library: The personas at hand.
+        quotas: What players may use up.
+        settings: Limits and time-outs.
+        metrics: Where it counts.
+        clock: Time.
+        ids: New ids.
+        tasks: What works in the background.
+        draining: Set when the server is about to stop.
+    """
+
+    store: Store
+    rooms: Rooms
+    speaker: Speaker
+    library: Library
+    quotas: Quotas
+    settings: Settings
+    metrics: Metrics
+    clock: Clock
+    ids: Ids
+    tasks: set[asyncio.Task[None]]
+    draining: asyncio.Event
+
+    async def open(self, caller: Caller, command: commands.ConversationOpen) -> None:
+        """Open a conversation, new or known, and let the caller listen to it.
+
+        Raises:
+            BadMessage: A new one without an NPC, or with more than one.
+            NotFound: A persona is not there, or the conversation is somebody else's.
+            Conflict: The session has too many conversations open.
+        """
+        self._refuse_when_draining()
+        self._refuse_one_too_many(caller, command.conversation)
+        player = _player(caller, command)
+        room = None
+        if command.conversation is not None:
+            room = await self.rooms.find(caller.world, command.conversation)
+        if room is not None:
+            known = room.state.player(player.ref)
+            if known is None:
+                raise no_such_conversation()
+            await self._come_in(caller, command, room, known, greet=False)
+            return
+        state = self._begin(caller, command, player)
+        self.quotas.opening(caller.namespace, player.ref)
+        await self.store.index_player(caller.world, player.ref, state.id)
+        await self._come_in(caller, command, Room(state), player, greet=command.greet == "auto")
+
+    async def close(self, caller: Caller, command: commands.ConversationClose) -> None:
+        """Leave a conversation; a reply that is being spoken ends as cancelled.
+
+        Raises:
+            NotFound: It is not the caller's.
+            Conflict: It is closed already.
+        """
+        room, player = await self.rooms.enter(caller, command.conversation)
+
+        def decide(state: Conversation) -> Change:
+            change = room.settled(state, "cancelled")
+            return change.then(rules.closed(change.state, player))
+
+        async with room.lock:
+            with room.holding() as live:
+                told = await self._commit_once(room, decide, caller, player, command)
+                if told is not None:
+                    room.end(live)
+                    room.publish(told)
+                    room.listeners.pop(caller.session, None)
+
+    async def say(self, caller: Caller, command: commands.Say) -> None:
+        """Take in what a player says, cut what it interrupts, and have the NPC answer.
+
+        Raises:
+            NotFound: The conversation is not the caller's, or an addressee is not in it.
+            Conflict: The conversation is closed.
+            Busy: Every seat is taken and the queue is full.
+            RateLimited: The player uses more than its quota.
+        """
+        self._refuse_when_draining()
+        room, player = await self.rooms.enter(caller, command.conversation, command.player)
+        turn, reply_turn = self.ids.new(), self.ids.new()
+
+        def decide(state: Conversation) -> Change:
+            change = room.settled(state, "interrupted", player)
+            change = change.then(_stop_playing(room, change.state, player))
+            change = change.then(
+                rules.said(
+                    change.state,
+                    player,
+                    command.text,
+                    to=command.to,
+                    whisper=command.whisper,
+                    turn=turn,
+                    now_ms=self.clock.wall_ms(),
+                    command=command.id,
+                )
+            )
+            if command.respond == "never":
+                return change.then(rules.idle(change.state, turn))
+            return change.then(self._answered(room, change.state, caller, player, reply_turn))
+
+        async with room.lock:
+            with room.holding() as live:
+                told = await self._commit_once(
+                    room, decide, caller, player, command, turn, take_lease=True
+                )
+                if told is None:
+                    return
+                room.end(live)
+            room.publish(told)
+            room.playing.clear()
+            if command.respond == "auto":
+                self._start(room, caller, command.id, player)
+
+    async def interrupt(self, caller: Caller, command: commands.Interrupt) -> None:
+        """Cut a reply that is being spoken, or is still being played, to what was heard of it.
+
+        Raises:
+            NotFound: The conversation is not the caller's, or there is no such reply.
+        """
+        room, player = await self.rooms.enter(caller, command.conversation)
+
+        async with room.lock:
+            with room.holding() as live:
+                hit = live is not None and command.turn in {None, live.speech.reply.turn}
+
+                def decide(state: Conversation) -> Change:
+                    if hit:
+                        return room.settled(state, "interrupted", player, command.heard_chars)
+                    return _cut_played(room, state, player, command)
+
+                told = await self._commit_once(room, decide, caller, player, command)
+                if told is not None:
+                    if hit:
+                        room.end(live)
+                    room.publish(told)
+
+    async def input(self, caller: Caller, command: commands.Input) -> None:
+        """The player types or speaks: read into the model what is known already.
+
+        Raises:
+            NotFound: The conversation is not the caller's.
+        """
+        room, _ = await self.rooms.enter(caller, command.conversation)
+        if command.state != "idle":
+            self._warm(room)
+
+    async def playback(self, caller: Caller, command: commands.Playback) -> None:
+        """Note how far the player has heard a reply.
+
+        Raises:
+            NotFound: The conversation is not the caller's.
+        """
+        room, player = await self.rooms.enter(caller, command.conversation)
+        key = (command.turn, player.id)
+        if command.state == "end":
+            room.playing.pop(key, None)
+        elif key in room.playing or len(room.playing) < 64:
+            room.playing[key] = command.heard_chars
+
+    async def history(self, caller: Caller, command: commands.HistoryGet) -> events.History:
+        """What the player heard, oldest first.
+
+        Raises:
+            NotFound: The conversation is not the caller's, or there is no such turn.
+        """
+        room, player = await self.rooms.enter(caller, command.conversation)
+        state = room.state
+        end = rules.next_index(state)
+        if command.before is not None:
+            end = await self._index_of(state, command.before)
+        turns = await self.store.turns_before(state.world, state.id, end, command.limit + 1)
+        heard = heard_by(turns[-command.limit :], player.id)
+        return events.History(
+            re=command.id,
+            conversation=state.id,
+            turns=[_history_turn(turn) for turn in heard],
+            more=len(turns) > command.limit,
+        )
+
+    async def forget(
+        self, caller: Caller, command: commands.PlayerForget
+    ) -> events.PlayerForgotten:
+        """Delete every conversation of a player in this world, from memory, model and store.
+
+        Raises:
+            Forbidden: Another player's, and the caller is no host.
+        """
+        ref = caller.ref(command.player)
+        found = await self.store.conversations_of(caller.world, ref)
+        for conversation in found:
+            room = await self.rooms.find(caller.world, conversation)
+            if room is not None:
+                async with room.lock:
+                    room.end(room.live)
+                    await self.store.delete_conversation(caller.world, conversation)
+                    self.rooms.drop(room)
+                await self.speaker.forget(room.state)
+                everyone = tuple(m.ref for m in room.state.members)
+                room.tell(events.ConversationClosed(conversation=conversation), everyone)
+        await self.store.forget_player(caller.world, ref)
+        return events.PlayerForgotten(
+            re=command.id, player=command.player or caller.player, conversations=len(found)
+        )
+
+    async def export(
+        self, caller: Caller, command: commands.PlayerExport
+    ) -> list[events.PlayerExported]:
+        """Everything that is kept of a player in this world, in pages.
+
+        Raises:
+            Forbidden: Another player's, and the caller is no host.
+        """
+        ref = caller.ref(command.player)
+        pages: list[dict[str, Any]] = []
+        for conversation in await self.store.conversations_of(caller.world, ref):
+            room = await self.rooms.find(caller.world, conversation)
+            if room is not None:
+                pages.extend(await self._export_pages(room.state, ref))
+        return [
+            events.PlayerExported(
+                re=command.id,
+                player=command.player or caller.player,
+                part=number,
+                parts=max(1, len(pages)),
+                data=page,
+            )
+            for number, page in enumerate(pages or [{}], start=1)
+        ]
+
+    def leave(self, caller: Caller) -> None:
+        """A session is gone; a reply that nobody listens to any more ends."""
+        for room in self.rooms.all():
+            room.listeners.pop(caller.session, None)
+            if room.live is not None and not room.listeners:
+                self._spawn(self._abandon(room, room.live))
+        self.rooms.drop_unused()
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new turns, give replies some time to end, and cut the rest."""
+        self.draining.set()
+        speaking = [room.live.tasks[0] for room in self.rooms.all() if room.live]
+        if speaking:
+            await asyncio.wait(speaking, timeout=seconds)
+        for room in self.rooms.all():
+            if room.live is not None:
+                await self._abandon(room, room.live)
+        for task in tuple(self.tasks):
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    async def _come_in(
+        self,
+        caller: Caller,
+        command: commands.ConversationOpen,
+        room: Room,
+        player: Member,
+        *,
+        greet: bool,
+    ) -> None:
+        greeting = self.speaker.greeting(room.state) if greet else None
+        turn = self.ids.new()
+
+        def decide(state: Conversation) -> Change:
+            change = rules.opened(state, player)
+            if greeting is None:
+                return change
+            speaker = state.npc_members()[0].id
+            return change.then(
+                rules.reply_started(
+                    change.state, turn=turn, speaker=speaker, answers=None, queue_position=0
+                )
+            )
+
+        async with room.lock:
+            try:
+                told = await self.rooms.commit(
+                    room,
+                    decide,
+                    answer=Answer(player.ref, command.id, b"{}"),
+                    take_lease=greeting is not None,
+                )
+            except RevisionConflict:
+                raise Conflict("This conversation was opened just now. Open it again.") from None
+            self.rooms.keep(room)
+            fresh = [] if isinstance(told, bytes) else told
+            opened = await self._opened(room, caller, command, player, fresh)
+            room.listeners[caller.session] = caller
+            caller.send(opened)
+            room.publish(item for item in fresh if item.event.seq != opened.seq)
+            if room.live is not None:
+                caller.send(room.live.speech.snapshot())
+            if greeting is not None and fresh:
+                self._start(room, caller, command.id, player, canned=greeting)
+        self._warm(room)
+
+    async def _opened(
+        self,
+        room: Room,
+        caller: Caller,
+        command: commands.ConversationOpen,
+        player: Member,
+        fresh: list[Addressed],
+    ) -> events.ConversationOpened:
+        state = room.state
+        upto = fresh[0].event.seq if fresh else None
+        since = command.since
+        start = max(0, state.seq - TAIL_EVENTS) if since is None else since
+        tail = await self.store.events_after(state.world, state.id, start, TAIL_EVENTS + 1)
+        tail = [e for e in tail if upto is None or e.seq < upto]
+        complete = len(tail) <= TAIL_EVENTS and (not tail or tail[0].seq == start + 1)
+        return events.ConversationOpened(
+            re=command.id,
+            conversation=state.id,
+            seq=upto,
+            cast=rules.cast_of(state),
+            state=rules.moods_of(state),
+            tail=[
+                {**e.event, "seq": e.seq}
+                for e in tail[-TAIL_EVENTS:]
+                if caller.host or player.ref in e.audience
+            ],
+            limited=None if complete else True,
+            reply=state.reply.turn if state.reply else None,
+        )
+
+    def _begin(
+        self, caller: Caller, command: commands.ConversationOpen, player: Member
+    ) -> Conversation:
+        npcs = []
+        for choice in command.npcs:
+            wanted = commands.NpcChoice(npc=choice) if isinstance(choice, str) else choice
+            persona = self.library.get(wanted.npc)
+            name = wanted.name or persona.name
+            npcs.append(Member(wanted.member or persona.id, "npc", name, persona.id))
+        return rules.begin(
+            command.conversation or self.ids.new(),
+            caller.world,
+            player,
+            npcs,
+            locale=command.locale or caller.locale,
+            now_ms=self.clock.wall_ms(),
+        )
+
+    def _answered(
+        self, room: Room, state: Conversation, caller: Caller, player: Member, reply_turn: str
+    ) -> Change:
+        self.quotas.speaking(caller.namespace, player.ref, replaces=1 if room.live else 0)
+        if room.live is None:
+            self.speaker.admit()
+        return rules.reply_started(
+            state,
+            turn=reply_turn,
+            speaker=state.npc_members()[0].id,
+            answers=state.turns[-1],
+            queue_position=self.speaker.queue_position,
+        )
+
+    async def _commit_once(
+        self,
+        room: Room,
+        decide: Any,
+        caller: Caller,
+        player: Member,
+        command: commands.InConversation,
+        turn: str | None = None,
+        *,
+        take_lease: bool = False,
+    ) -> list[Addressed] | None:
+        """Commit and acknowledge; a repeated command gets its first answer and ``None`` comes."""
+        ack = events.Ack(re=command.id, conversation=room.state.id, turn=turn)
+        answer = Answer(player.ref, command.id, ack.encode())
+        try:
+            told = await self.rooms.commit(room, decide, answer=answer, take_lease=take_lease)
+        except NpcError as error:
+            if isinstance(error, StoreUnavailable):
+                raise
+            body = await self.store.answer(room.state.world, room.state.id, answer)
+            if body is None:
+                raise
+            told = body
+        if isinstance(told, bytes):
+            caller.send(events.Ack.model_validate_json(told))
+            return None
+        caller.send(ack)
+        return told
+
+    def _start(
+        self,
+        room: Room,
+        caller: Caller,
+        command: str,
+        player: Member,
+        *,
+        canned: str | None = None,
+    ) -> None:
+        state = room.state
+        if state.reply is None:
+            raise RuntimeError("no reply was begun")
+        audience = player_refs(state, state.reply.hearers)
+        speech = Speech(state.id, state.reply, self.clock, lambda e: room.tell(e, audience))
+        live = Live(speech, caller, command, player.ref)
+        live.go.set()
+        room.live = live
+        if room.warming is not None:
+            room.warming.cancel()
+        live.tasks.append(self._spawn(self._speak(room, live, state, canned)))
+        live.tasks.append(self._spawn(self._keep_alive(room, live)))
+
+    async def _speak(
+        self, room: Room, live: Live, state: Conversation, canned: str | None
+    ) -> None:
+        bind(conversation=state.id, turn=live.speech.reply.turn)
+        with self.quotas.replying(live.caller.namespace, live.asker) as spend:
+            try:
+                outcome = await self.speaker.speak(state, live.speech, live.go, canned)
+            except NpcError as error:
+                log.warning("reply_failed", code=error.code, reason=error.message)
+                outcome = self._failed(live, error)
+            except Exception:  # noqa: BLE001 - a defect ends this reply, not the conversation
+                log.exception("reply_failed")
+                outcome = self._failed(live, NpcError(NpcError.wire_message))
+            if outcome.usage:
+                usage = outcome.usage
+                spend(usage.prompt - usage.cached + usage.completion)
+        live.outcome = outcome
+        await self._finish(room, live, outcome)
+
+    def _failed(self, live: Live, error: NpcError) -> Outcome:
+        self.metrics.errors.labels(error.code).inc()
+        live.caller.send(error_event(error, live.command, live.speech.conversation))
+        return live.speech.outcome("error", {})
+
+    async def _finish(self, room: Room, live: Live, outcome: Outcome) -> None:
+        """Commit the end of a reply, patiently: the player has heard it already."""
+        patience = self.clock.monotonic() + COMMIT_PATIENCE_SECONDS
+        wait = 0.1
+        while True:
+            async with room.lock:
+                if room.live is not live:
+                    return
+                try:
+                    told = await self.rooms.commit(
+                        room, lambda state: room.settled(state, outcome.finish), release_lease=True
+                    )
+                except (StoreUnavailable, Busy) as error:
+                    if self.clock.monotonic() > patience:
+                        log.error("reply_lost", reason=error.message)
+                        self._lose(room)
+                        return
+                except Fenced:
+                    log.warning("reply_taken_over")
+                    self._lose(room)
+                    return
+                else:
+                    room.live = None
+                    if not isinstance(told, bytes):
+                        room.publish(told)
+                    live.tasks[-1].cancel()
+                    self.metrics.replies.labels(outcome.finish).inc()
+                    break
+            await asyncio.sleep(wait)
+            wait = min(2.0, wait * 2)
+        if not room.listeners:
+            self.rooms.drop_unused()
+
+    def _lose(self, room: Room) -> None:
+        live, room.live = room.live, None
+        self.rooms.drop(room)
+        if live is not None:
+            live.tasks[-1].cancel()
+
+    async def _keep_alive(self, room: Room, live: Live) -> None:
+        """Keep a partial text in the store for whoever takes over, and the lease."""
+        state, reply = room.state, live.speech.reply
+        flushed, beats = "", 0
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            beats += 1
+            try:
+                if live.speech.text != flushed and room.fence is not None:
+                    flushed = live.speech.text
+                    await self.store.flush_partial(
+                        state.world, state.id, reply.turn, reply.attempt, flushed, room.fence
+                    )
+                if beats % RENEW_EVERY == 0 and room.fence is not None:
+                    await self.store.renew(state.world, state.id, room.fence)
+            except StoreUnavailable as error:
+                log.warning("flush_failed", reason=error.message)
+            except Fenced:
+                log.warning("reply_taken_over")
+                room.end(live)
+                self.rooms.drop(room)
+                return
+
+    async def _abandon(self, room: Room, live: Live) -> None:
+        """End a reply as cancelled: what was sent of it stays."""
+        async with room.lock:
+            if room.live is not live:
+                return
+            with room.holding():
+                try:
+                    told = await self.rooms.commit(
+                        room, lambda state: room.settled(state, "cancelled"), release_lease=True
+                    )
+                except (StoreUnavailable, Busy, Fenced) as error:
+                    log.warning("abandoned_reply_not_committed", reason=str(error))
+                else:
+                    if not isinstance(told, bytes):
+                        room.publish(told)
+                room.end(live)
+        self.rooms.drop_unused()
+
+    def _warm(self, room: Room) -> None:
+        busy = room.warming is not None and not room.warming.done()
+        if room.live is None and not busy:
+            room.warming = self._spawn(self.speaker.warm(room.state))
+
+    async def _index_of(self, state: Conversation, turn: str) -> int:
+        found = next((t.index for t in state.turns if t.id == turn), None)
+        if found is None:
+            older = await self.store.turns_before(
+                state.world, state.id, state.turns[0].index if state.turns else 0, 100_000
+            )
+            found = next((t.index for t in older if t.id == turn), None)
+        if found is None:
+            raise NotFound("There is no such turn in this conversation.")
+        return found
+
+    async def _export_pages(self, state: Conversation, ref: str) -> list[dict[str, Any]]:
+        player = state.player(ref)
+        if player is None:
+            return []
+        turns = await self.store.turns_before(
+            state.world, state.id, rules.next_index(state), 100_000
+        )
+        heard = [_history_turn(turn).model_dump() for turn in heard_by(turns, player.id)]
+        about = {
+            "conversation": state.id,
+            "world": state.world,
+            "created_ms": state.created_ms,
+            "cast": [member.model_dump() for member in rules.cast_of(state)],
+            "state": [mood.model_dump() for mood in rules.moods_of(state)],
+        }
+        chunks = [heard[n : n + EXPORT_PAGE] for n in range(0, len(heard), EXPORT_PAGE)] or [[]]
+        return [{**about, "turns": chunk} for chunk in chunks]
+
+    def _refuse_one_too_many(self, caller: Caller, conversation: str | None) -> None:
+        allowed = self.settings.limits.conversations
+        mine = [r.state.id for r in self.rooms.all() if caller.session in r.listeners]
+        if len(mine) >= allowed and conversation not in mine:
+            raise Conflict(
+                f"This session has {allowed} conversations open, which is the limit. "
+                "Close one first."
+            )
+
+    def _refuse_when_draining(self) -> None:
+        if self.draining.is_set():
+            raise Busy("The server is shutting down. Reconnect in a moment.", retry_after_ms=3_000)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+
+def _player(caller: Caller, command: commands.ConversationOpen) -> Member:
+    chosen = command.player
+    if chosen is None:
+        return Member(caller.player, "player", caller.name, caller.ref())
+    return Member(chosen.id, "player", chosen.name or chosen.id, caller.ref(chosen.id))
+
+
+def _stop_playing(room: Room, state: Conversation, player: Member) -> Change:
+    """Cut the finished replies that were still being played to a player who now speaks."""
+    change = Change(state)
+    known = {turn.id for turn in state.turns if turn.kind == "reply"}
+    for (turn, member), heard in room.playing.items():
+        if member == player.id and turn in known:
+            change = change.then(rules.heard_less(change.state, turn, member, heard))
+    return change
+
+
+def _cut_played(
+    room: Room, state: Conversation, player: Member, command: commands.Interrupt
+) -> Change:
+    newest = next((t for t in reversed(state.turns) if t.kind == "reply"), None)
+    if command.turn is None and command.heard_chars is None:
+        return _stop_playing(room, state, player)
+    turn = command.turn or (newest.id if newest else "")
+    heard = command.heard_chars
+    if heard is None:
+        heard = room.playing.get((turn, player.id))
+    if heard is None:
+        return Change(state)
+    return rules.heard_less(state, turn, player.id, heard)
+
+
+def _history_turn(turn: Turn) -> events.HistoryTurn:
+    return events.HistoryTurn(
+        turn=turn.id,
+        kind=turn.kind,
+        speaker=turn.speaker,
+        to=list(turn.to),
+        text=turn.text,
+        at_ms=turn.at_ms,
+        cut=was_cut(turn),
+    )

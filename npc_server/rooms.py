@@ -1,0 +1,339 @@
+"""Conversations in use: cached state, who listens, what is being spoken, and how it is committed.
+
+A room's state is a cache of the store's with a revision. Under the room's lock a command becomes
+a pure ``Change``; it is committed in one round trip, and only then its events go out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from npc_server.clock import Clock
+from npc_server.conversation import rules
+from npc_server.conversation.model import Conversation, Member
+from npc_server.conversation.rules import Addressed, Change, Outcome
+from npc_server.errors import Busy, Forbidden, NotFound
+from npc_server.observability import Metrics
+from npc_server.protocol import events
+from npc_server.speaking import Speech
+from npc_server.store import Answer, Durable, Owned, Repeated, RevisionConflict, Store
+
+ROOMS_KEPT = 1_000
+COMMIT_ATTEMPTS = 5
+TAIL_EVENTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends a command.
+
+    Attributes:
+        session: The session's id.
+        host: Whether it may speak for any player and hears everything.
+        namespace: Where its player ids live: the API key's id.
+        world: The playthrough that the session is about.
+        player: The player's id, without the name space.
+        name: What others call the player.
+        locale: BCP 47 tag, if the client gave one.
+        send: Takes an event for this session's client; never blocks.
+    """
+
+    session: str
+    host: bool
+    namespace: str
+    world: str
+    player: str
+    name: str
+    locale: str | None
+    send: Callable[[events.Event], None]
+
+    def ref(self, player: str | None = None) -> str:
+        """The namespaced id of a player: of the caller, or of one that a host speaks for.
+
+        Raises:
+            Forbidden: The caller is no host and speaks for another.
+        """
+        if player is not None and player != self.player and not self.host:
+            raise Forbidden(
+                "Only a host may act for another player. Leave 'player' out, or connect with the "
+                "key of a host."
+            )
+        return f"{self.namespace}:{player or self.player}"
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A reply that is being spoken.
+
+    Attributes:
+        speech: What is known of it so far.
+        caller: Who asked for it.
+        command: The id of the command that did.
+        asker: The namespaced id of the player for whom it was asked.
+        go: Cleared while a command may be about to cut it, so that nothing more is said.
+        outcome: How it went, once it is complete.
+        tasks: What works on it.
+    """
+
+    speech: Speech
+    caller: Caller
+    command: str
+    asker: str
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    outcome: Outcome | None = None
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Room:
+    """A conversation in use.
+
+    Attributes:
+        state: As committed last.
+        lock: Held from a decision to its commit.
+        listeners: Sessions that have it open.
+        live: The reply that this process is speaking.
+        fence: The number of the lease under which it does.
+        playing: By (turn, member), how far a reply that still plays was heard, in code points.
+        warming: Reads the prompt so far into the model.
+    """
+
+    state: Conversation
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    listeners: dict[str, Caller] = field(default_factory=dict)
+    live: Live | None = None
+    fence: int | None = None
+    playing: dict[tuple[str, str], int] = field(default_factory=dict)
+    warming: asyncio.Task[None] | None = None
+
+    def publish(self, addressed: Iterable[Addressed]) -> None:
+        """Send events to everyone who listens and may know of them."""
+        for item in addressed:
+            self.tell(item.event, item.audience)
+
+    def tell(self, event: events.Event, audience: tuple[str, ...]) -> None:
+        """Send one event to those of an audience who listen, and to hosts."""
+        for listener in tuple(self.listeners.values()):
+            if listener.host or listener.ref() in audience:
+                listener.send(event)
+
+    @contextmanager
+    def holding(self) -> Iterator[Live | None]:
+        """Let the reply in flight say nothing more while a command may be about to cut it."""
+        live = self.live
+        if live is not None:
+            live.go.clear()
+        try:
+            yield live
+        finally:
+            if live is not None and self.live is live:
+                live.go.set()
+
+    def end(self, live: Live | None) -> None:
+        """Stop what works on a reply; its end is committed already, or never will be."""
+        if live is not None:
+            self.live = None
+            for task in live.tasks:
+                task.cancel()
+
+    def settled(
+        self,
+        state: Conversation,
+        finish: rules.ReplyFinish,
+        player: Member | None = None,
+        heard: int | None = None,
+    ) -> Change:
+        """The end of the reply in flight, if there is one.
+
+        Args:
+            state: The newest state.
+            finish: Why it ends, unless it was complete already.
+            player: Who cuts it.
+            heard: How much that player heard; else the last playback, else all that was sent.
+
+        Raises:
+            Busy: Another server is speaking it.
+        """
+        if state.reply is None:
+            return Change(state)
+        live = self.live
+        if live is None or live.speech.reply.turn != state.reply.turn:
+            raise Busy("A reply is on its way from another server. Try again.", retry_after_ms=500)
+        if live.outcome is not None:
+            return rules.reply_done(state, live.outcome)
+        if player is not None and heard is None:
+            heard = self.playing.get((state.reply.turn, player.id))
+        cuts = {} if player is None or heard is None else {player.id: heard}
+        return rules.reply_done(state, live.speech.outcome(finish, cuts))
+
+
+class Rooms:
+    """The conversations in use.
+
+    Args:
+        store: Where everything is kept.
+        metrics: Where it counts.
+        clock: Time.
+    """
+
+    def __init__(self, store: Store, metrics: Metrics, clock: Clock) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._rooms: OrderedDict[tuple[str, str], Room] = OrderedDict()
+
+    def all(self) -> tuple[Room, ...]:
+        """Those in memory."""
+        return tuple(self._rooms.values())
+
+    def keep(self, room: Room) -> None:
+        """Remember a room; one that nobody uses makes place for it."""
+        key = (room.state.world, room.state.id)
+        self._rooms[key] = room
+        self._rooms.move_to_end(key)
+        if len(self._rooms) > ROOMS_KEPT:
+            unused = next((r for r in self._rooms.values() if _unused(r) and r is not room), None)
+            if unused is not None:
+                self.drop(unused)
+        self._metrics.conversations.set(len(self._rooms))
+
+    def drop(self, room: Room) -> None:
+        """Forget what is in memory of a room."""
+        self._rooms.pop((room.state.world, room.state.id), None)
+        self._metrics.conversations.set(len(self._rooms))
+
+    def drop_unused(self) -> None:
+        """Forget the rooms without listeners."""
+        for room in self.all():
+            if _unused(room):
+                self.drop(room)
+
+    async def find(self, world: str, conversation: str) -> Room | None:
+        """The room of a conversation, loaded if need be; a reply that died is settled first.
+
+        Raises:
+            Busy: Another server is speaking its reply.
+        """
+        room = self._rooms.get((world, conversation))
+        if room is None:
+            state = await self._store.load(world, conversation)
+            room = self._rooms.get((world, conversation))
+            if room is None and state is not None:
+                room = Room(state)
+                self.keep(room)
+        if room is not None and room.state.reply is not None and room.live is None:
+            async with room.lock:
+                await self._settle_orphan(room)
+        return room
+
+    async def enter(
+        self, caller: Caller, conversation: str, player: str | None = None
+    ) -> tuple[Room, Member]:
+        """The room of a conversation, and the member for whom the caller acts there.
+
+        A host that names no player acts for itself, or for the one player of its name space.
+
+        Raises:
+            NotFound: There is none, or the caller is not in it.
+            Forbidden: The caller is no host and speaks for another.
+        """
+        ref = caller.ref(player)
+        room = await self.find(caller.world, conversation)
+        member = room.state.player(ref) if room else None
+        if room and member is None and caller.host and player is None:
+            mine = f"{caller.namespace}:"
+            players = [m for m in room.state.members if m.kind == "player"]
+            member = next((m for m in players if m.ref.startswith(mine)), None)
+        if room is None or member is None:
+            raise no_such_conversation()
+        return room, member
+
+    async def commit(
+        self,
+        room: Room,
+        decide: Callable[[Conversation], Change],
+        *,
+        answer: Answer | None = None,
+        take_lease: bool = False,
+        release_lease: bool = False,
+    ) -> list[Addressed] | bytes:
+        """Decide and commit; decide anew where another replica was faster. Hold the lock.
+
+        Returns:
+            The events with their ``seq``; or, for a repeated command, its first answer.
+
+        Raises:
+            Busy: Others commit all the time, or speak here.
+            RevisionConflict: A new conversation exists already.
+            Fenced: Another replica owns the reply now.
+            StoreUnavailable: Nothing was committed.
+        """
+        for _ in range(COMMIT_ATTEMPTS):
+            change = decide(room.state)
+            try:
+                done = await self._store.commit(
+                    change.state,
+                    before=room.state if room.state.revision else None,
+                    events=[_durable(item) for item in change.events],
+                    answer=answer,
+                    take_lease=take_lease,
+                    release_lease=release_lease,
+                    fence=room.fence if room.live else None,
+                )
+            except RevisionConflict:
+                newest = await self._store.load(room.state.world, room.state.id)
+                if newest is None or not room.state.revision:
+                    raise
+                room.state = newest
+                continue
+            except Owned as owned:
+                raise Busy(
+                    "Another server is speaking in this conversation. Try again.",
+                    retry_after_ms=owned.retry_after_ms,
+                ) from None
+            if isinstance(done, Repeated):
+                return done.body
+            room.state = replace(change.state, revision=done.revision, seq=done.seq)
+            room.fence = done.fence
+            first = done.seq - len(change.events) + 1
+            return [
+                Addressed(item.event.model_copy(update={"seq": first + n}), item.audience)
+                for n, item in enumerate(change.events)
+            ]
+        raise Busy("This conversation changes all the time. Try again.", retry_after_ms=200)
+
+    async def _settle_orphan(self, room: Room) -> None:
+        state = room.state
+        if state.reply is None or room.live is not None:
+            return
+        partial = await self._store.partial(state.world, state.id)
+        known = partial is not None and partial.turn == state.reply.turn
+        text = partial.text if partial and known else ""
+        outcome = Outcome(text=text, finish="error", at_ms=self._clock.wall_ms())
+
+        def decide(state: Conversation) -> Change:
+            return rules.reply_done(state, outcome) if state.reply else Change(state)
+
+        told = await self.commit(room, decide, take_lease=True, release_lease=True)
+        if not isinstance(told, bytes):
+            room.publish(told)
+
+
+def no_such_conversation() -> NotFound:
+    """The same for one that does not exist and for one that is somebody else's."""
+    return NotFound(
+        "There is no such conversation of yours in this world. "
+        "Open it first with conversation.open."
+    )
+
+
+def _unused(room: Room) -> bool:
+    return not (room.listeners or room.live or room.lock.locked())
+
+
+def _durable(item: Addressed) -> Durable:
+    return Durable(event=item.event.encode(), audience=item.audience)
