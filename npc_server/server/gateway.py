@@ -73,7 +73,6 @@ class Gateway:
         try:
             yield _address(server)
         finally:
-            server.close(close_connections=False)
             await self.drain(timeouts.drain)
             server.close(code=1012, reason="restart")
             await server.wait_closed()

@@ -1,0 +1,96 @@
+"""A small Python client: enough to talk with an NPC from a program, a test or a terminal."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidHandshake
+from websockets.typing import Subprotocol
+
+from npc_server.errors import NpcError, SetupError
+from npc_server.protocol import SUBPROTOCOL, VERSION
+
+Json = dict[str, Any]
+
+
+class Refused(NpcError):
+    """The server answered with an error."""
+
+
+class Client:
+    """A session with a server. Events are plain dictionaries, as they came."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._numbers = itertools.count(1)
+
+    async def send(self, type_: str, **fields: Any) -> str:
+        """Send a command; returns its id."""
+        command = f"c{next(self._numbers)}"
+        frame = {"type": type_, "id": command, **fields}
+        await self._connection.send(orjson.dumps(frame), text=True)
+        return command
+
+    async def receive(self) -> Json:
+        """The next event."""
+        event: Json = orjson.loads(await self._connection.recv())
+        return event
+
+    async def ask(self, type_: str, **fields: Any) -> Json:
+        """Send a command and wait for its own answer, leaving out what comes before.
+
+        Raises:
+            Refused: The server answered with an error.
+        """
+        command = await self.send(type_, **fields)
+        while True:
+            event = await self.receive()
+            if event.get("re") == command and event["type"] != "turn":
+                return _good(event)
+
+    async def until_idle(self) -> AsyncIterator[Json]:
+        """The events up to and with the next ``scene.idle``.
+
+        Raises:
+            Refused: An error came, of whatever command.
+        """
+        while True:
+            event = _good(await self.receive())
+            yield event
+            if event["type"] == "scene.idle":
+                return
+
+
+@asynccontextmanager
+async def session(
+    url: str, *, player: str = "player", name: str | None = None, token: str | None = None
+) -> AsyncIterator[Client]:
+    """Connect and say hello.
+
+    Raises:
+        SetupError: Nobody listens there, or it is no npc-server.
+        Refused: The server does not let this client in.
+    """
+    try:
+        connection = await connect(url, subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=None)
+    except (OSError, InvalidHandshake) as error:
+        raise SetupError(
+            f"There is no npc-server at {url} ({error}). Start one with `npc-server serve`."
+        ) from error
+    async with connection:
+        client = Client(connection)
+        who = {"id": player, "name": name or player}
+        about = {"name": "npc-server client"}
+        await client.ask("hello", protocol=VERSION, player=who, token=token, client=about)
+        yield client
+
+
+def _good(event: Json) -> Json:
+    if event["type"] == "error":
+        raise Refused(event["message"], retry_after_ms=event.get("retry_after_ms"))
+    return event

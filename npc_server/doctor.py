@@ -1,0 +1,181 @@
+"""Checks of everything that the server needs; each says OK or what to do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from npc_server.config import Settings, unknown_variables
+from npc_server.engines import models
+from npc_server.errors import NpcError
+from npc_server.library import Library, builtin_personas
+from npc_server.store import find_redis_server, open_store
+
+PACKAGES = ("websockets", "ctransformers", "redis", "pydantic", "orjson")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, whether it is well, and what was seen or is to be done."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Run every check; one that fails does not stop the others."""
+    checks: list[tuple[str, Callable[[Settings], Awaitable[str]]]] = [
+        ("python", _python),
+        ("packages", _packages),
+        ("processor", _processor),
+        ("gpu", _gpu),
+        ("memory", _memory),
+        ("data folder", _data_folder),
+        ("model", _model),
+        ("redis", _redis),
+        ("port", _port),
+        ("personas", _personas),
+        ("environment", _environment),
+    ]
+    findings = []
+    for name, check in checks:
+        try:
+            findings.append(Finding(name, True, await check(settings)))
+        except NpcError as error:
+            findings.append(Finding(name, False, error.message))
+    return findings
+
+
+async def _python(settings: Settings) -> str:
+    del settings
+    if sys.version_info < (3, 11):
+        raise NpcError(f"Python {platform.python_version()} is too old. Install 3.11 or newer.")
+    return platform.python_version()
+
+
+async def _packages(settings: Settings) -> str:
+    del settings
+    try:
+        found = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
+    except importlib.metadata.PackageNotFoundError as error:
+        raise NpcError(f"{error.name} is missing. Run `pip install npc-server` again.") from error
+    return ", ".join(found)
+
+
+async def _processor(settings: Settings) -> str:
+    del settings
+    flags = _cpu_flags()
+    if flags and "avx2" not in flags:
+        raise NpcError(
+            "The processor has no AVX2, which ctransformers' binaries use. "
+            "Build it from source: pip install ctransformers --no-binary ctransformers."
+        )
+    known = [flag for flag in ("avx2", "f16c", "fma", "avx512f", "neon", "asimd") if flag in flags]
+    return f"{os.cpu_count()} cores, {platform.machine()} {' '.join(known)}".rstrip()
+
+
+async def _gpu(settings: Settings) -> str:
+    found = shutil.which("nvidia-smi")
+    if settings.gpu_layers and not found and platform.system() != "Darwin":
+        raise NpcError(
+            "NPC_GPU_LAYERS is set, but no GPU driver was found. "
+            "Install the driver and `pip install ctransformers[cuda]`, or set it to 0."
+        )
+    if settings.gpu_layers:
+        return f"{settings.gpu_layers} layers go onto the GPU"
+    if found:
+        return "an NVIDIA GPU is there and not used; NPC_GPU_LAYERS=100 puts the model on it"
+    return "none found; the model runs on the processor"
+
+
+async def _memory(settings: Settings) -> str:
+    del settings
+    free = psutil.virtual_memory().available
+    if free < 1 << 30:
+        raise NpcError(f"Only {free >> 20} MiB of memory are free. Close something.")
+    return f"{free / (1 << 30):.1f} GiB free"
+
+
+async def _data_folder(settings: Settings) -> str:
+    folder = settings.data_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise NpcError(f"Cannot write in {folder}: {error.strerror}. Set NPC_DATA_DIR.") from error
+    free = shutil.disk_usage(folder).free
+    if free < 512 << 20:
+        raise NpcError(f"Only {free >> 20} MiB are free at {folder}. Make room.")
+    return f"{folder}, {free / (1 << 30):.1f} GiB free"
+
+
+async def _model(settings: Settings) -> str:
+    if settings.engine == "scripted":
+        return "the scripted engine needs none"
+    path = models.find(settings.model, settings.models_dir)
+    if path is None:
+        raise NpcError(
+            f"{settings.model} is not here yet. Run `npc-server models pull {settings.model}`."
+        )
+    return models.info(path).one_line()
+
+
+async def _redis(settings: Settings) -> str:
+    if settings.redis_url is None:
+        return f"one of our own will run: {find_redis_server()}"
+    async with open_store(settings.redis_url, settings) as store:
+        await store.ping()
+    return "answers"
+
+
+async def _port(settings: Settings) -> str:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise NpcError(
+                f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
+                "Choose another with NPC_PORT."
+            ) from error
+    return f"{settings.host}:{settings.port} is free"
+
+
+async def _personas(settings: Settings) -> str:
+    library = Library([builtin_personas(), *settings.personas])
+    library.load()
+    problems = library.problems()
+    if problems:
+        raise NpcError("; ".join(problem.message for problem in problems))
+    return f"{len(library.all())} found"
+
+
+async def _environment(settings: Settings) -> str:
+    del settings
+    unknown = unknown_variables(os.environ)
+    if unknown:
+        raise NpcError(f"Not settings of this server: {', '.join(unknown)}.")
+    return "every NPC_ variable is a setting"
+
+
+def _cpu_flags() -> set[str]:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return set()
+    for line in cpuinfo.read_text().splitlines():
+        if line.startswith(("flags", "Features")):
+            return set(line.partition(":")[2].split())
+    return set()

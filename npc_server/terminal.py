@@ -1,0 +1,135 @@
+"""Talking with an NPC in a terminal: the chat, and the three turns of the demo."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from npc_server.client import Client, Json, Refused
+from npc_server.engines.base import Capabilities
+
+DEMO_LINES = (
+    "Hello! What are you working on?",
+    "Could you make me a sword?",
+    "Thank you. Who else lives in this village?",
+)
+FACES = {
+    "neutral": "",
+    "happy": "smiling",
+    "sad": "sad",
+    "angry": "angry",
+    "relaxed": "at ease",
+    "surprised": "surprised",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A reply as a terminal saw it: its text, and the event with which it ended."""
+
+    text: str
+    done: Json | None
+
+
+async def show_reply(client: Client, name: str, console: Console) -> Said:
+    """Print a reply as it streams, up to the next idle moment."""
+    text, done, begun = "", None, False
+    async for event in client.until_idle():
+        match event["type"]:
+            case "reply.delta":
+                if not begun:
+                    console.print(Text(f"{name}: ", style="bold cyan"), end="")
+                    begun = True
+                text += event["text"]
+                console.print(Text(event["text"]), end="", soft_wrap=True)
+                console.file.flush()
+            case "reply.emotion" if event.get("gesture"):
+                gesture = event["gesture"].replace("_", " ")
+                console.print(Text(f"[{gesture}] ", style="dim italic"), end="")
+            case "reply.done":
+                done = event
+                mark = {"stop": "", "length": " …"}.get(event["finish"], f" ({event['finish']})")
+                console.print(Text(mark, style="dim"))
+    return Said(text, done)
+
+
+async def open_conversation(client: Client, npc: str, console: Console) -> str:
+    """Open a conversation with an NPC and show its greeting; returns the conversation's id."""
+    opened = await client.ask("conversation.open", npcs=[npc])
+    if opened.get("reply"):
+        await show_reply(client, _name(opened), console)
+    return str(opened["conversation"])
+
+
+async def chat(client: Client, npc: str, console: Console, read: Callable[[], str]) -> None:
+    """Talk until the input ends or an empty line comes.
+
+    Args:
+        client: A session.
+        npc: The persona's id.
+        console: Where to print.
+        read: Blocks until the player has written a line; raises ``EOFError`` at the end.
+    """
+    opened = await client.ask("conversation.open", npcs=[npc])
+    name = _name(opened)
+    if opened.get("reply"):
+        await show_reply(client, name, console)
+    while True:
+        try:
+            line = await asyncio.to_thread(read)
+        except EOFError:
+            return
+        if not line.strip():
+            return
+        try:
+            await client.send("say", conversation=opened["conversation"], text=line)
+            await show_reply(client, name, console)
+        except Refused as error:
+            console.print(Text(error.message, style="red"))
+
+
+async def three_turns(client: Client, npc: str, console: Console) -> list[Json]:
+    """Have a conversation of three turns and print it; returns each turn's ``reply.done``.
+
+    Raises:
+        Refused: The server answered with an error.
+    """
+    opened = await client.ask("conversation.open", npcs=[npc])
+    name = _name(opened)
+    if opened.get("reply"):
+        await show_reply(client, name, console)
+    ends = []
+    for line in DEMO_LINES:
+        console.print(Text("You: ", style="bold green"), Text(line), sep="", end="\n")
+        await client.send("say", conversation=opened["conversation"], text=line)
+        said = await show_reply(client, name, console)
+        if said.done is not None:
+            ends.append(said.done)
+    return ends
+
+
+def summary(ends: list[Json], capabilities: Capabilities) -> Table:
+    """A table of what answered, and how fast."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("engine", capabilities.engine)
+    table.add_row("model", capabilities.model)
+    table.add_row("device", capabilities.device)
+    for number, end in enumerate(ends, start=1):
+        timings, usage = end["timings"], end["usage"]
+        seconds = max(1e-3, (timings["total_ms"] - timings["first_token_ms"]) / 1000)
+        table.add_row(
+            f"turn {number}",
+            f"first token after {timings['first_token_ms']:.0f} ms, "
+            f"{usage['completion'] / seconds:.1f} tokens/s, "
+            f"{usage['cached']} of {usage['prompt']} prompt tokens were cached",
+        )
+    return table
+
+
+def _name(opened: Json) -> str:
+    return str(next(m["name"] for m in opened["cast"] if m["kind"] == "npc"))
