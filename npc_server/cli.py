@@ -373,5 +373,3 @@ def _shown(value: Any) -> str:
 
 def _without_password(name: str, value: Any) -> Any:
     return redact(value) if name == "redis_url" and value else value
-
-

@@ -460,9 +460,7 @@ class Dialogue:
         live.tasks.append(self._spawn(self._speak(room, live, state, canned)))
         live.tasks.append(self._spawn(self._keep_alive(room, live)))
 
-    async def _speak(
-        self, room: Room, live: Live, state: Conversation, canned: str | None
-    ) -> None:
+    async def _speak(self, room: Room, live: Live, state: Conversation, canned: str | None) -> None:
         bind(conversation=state.id, turn=live.speech.reply.turn)
         with self.quotas.replying(live.caller.namespace, live.asker) as spend:
             try:

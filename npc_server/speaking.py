@@ -136,9 +136,7 @@ class Speech:
                     now = self._clock.monotonic()
                     self._timing = Timing(self._timing.asked, self._timing.seated, now)
                 self.text += part.text
-                return events.ReplyDelta(
-                    conversation=self.conversation, turn=turn, text=part.text
-                )
+                return events.ReplyDelta(conversation=self.conversation, turn=turn, text=part.text)
             case Sentence():
                 self._sentences.append(part.text)
                 return events.ReplySentence(
@@ -370,8 +368,7 @@ class Speaker:
             languages=persona.languages,
         )
 
-    async def _prompt(self, state: Conversation, npc: Member, persona: Persona) -> Prompt:
-        ...
+    async def _prompt(self, state: Conversation, npc: Member, persona: Persona) -> Prompt: ...
 
     def _keep_prompt(self, state: Conversation, turn: str, prompt: Prompt) -> None:
         self._prompts[turn] = (_owner(state), prompt)

@@ -103,17 +103,13 @@ class Gateway:
             if not self._addresses[address]:
                 del self._addresses[address]
 
-    async def _answer_http(
-        self, connection: ServerConnection, request: Request
-    ) -> Response | None:
+    async def _answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
         headers = request.headers
         if "websocket" not in headers.get("Upgrade", "").lower():
             return await self._routes.respond(request)
         host = headers.get("Host")
         if not host_allowed(host, self._settings):
-            return connection.respond(
-                HTTPStatus.FORBIDDEN, "Connect by 127.0.0.1 or localhost.\n"
-            )
+            return connection.respond(HTTPStatus.FORBIDDEN, "Connect by 127.0.0.1 or localhost.\n")
         if not origin_allowed(headers.get("Origin"), host, self._settings.origins):
             return connection.respond(
                 HTTPStatus.FORBIDDEN, "This origin may not connect. List it in NPC_ORIGINS.\n"

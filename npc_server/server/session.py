@@ -63,9 +63,7 @@ class Services:
     ids: Ids
 
 
-async def serve_session(
-    connection: ServerConnection, outbox: Outbox, services: Services
-) -> None:
+async def serve_session(connection: ServerConnection, outbox: Outbox, services: Services) -> None:
     """Serve one connection until it ends, and close it with the code that says why."""
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -1,0 +1,6 @@
+"""What every test stands on."""
+
+from hypothesis import settings
+
+settings.register_profile("npc", max_examples=60, deadline=None, derandomize=True)
+settings.load_profile("npc")

@@ -1,0 +1,220 @@
+"""What each command does to a conversation, and what becomes of a reply that is cut."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npc_server.conversation import rules
+from npc_server.conversation.audience import heard_by, player_refs, was_cut
+from npc_server.conversation.model import Conversation, Member
+from npc_server.conversation.rules import Change, Outcome
+from npc_server.errors import BadMessage, Conflict, NotFound
+from npc_server.protocol import events
+
+MINSU = Member("minsu", "player", "Minsu", "key:minsu")
+BRAM = Member("bram", "npc", "Bram", "bram")
+TEXT = "Hot iron. 뜨거워요! 👨‍👩‍👧 Mind your fingers."
+
+
+def fresh() -> Conversation:
+    return rules.begin("c", "w", MINSU, [BRAM], locale=None, now_ms=5)
+
+
+def spoken(state: Conversation, text: str = "Hello", **options: object) -> Change:
+    choices = {"to": (), "whisper": False, "turn": f"t{len(state.turns)}", "now_ms": 7}
+    return rules.said(state, MINSU, text, **{**choices, **options})  # type: ignore[arg-type]
+
+
+def answering(state: Conversation, turn: str = "r") -> Change:
+    last = state.turns[-1] if state.turns else None
+    return rules.reply_started(state, turn=turn, speaker="bram", answers=last, queue_position=0)
+
+
+def done(text: str = TEXT, **options: object) -> Outcome:
+    return Outcome(**{"text": text, "finish": "stop", "at_ms": 9, **options})  # type: ignore[arg-type]
+
+
+def kinds(change: Change) -> list[str]:
+    return [item.event.type for item in change.events]  # type: ignore[attr-defined]
+
+
+def test_a_conversation_needs_one_npc() -> None:
+    """None or two NPCs are refused with the field's name."""
+    for npcs in ([], [BRAM, replace(BRAM, id="two")]):
+        with pytest.raises(BadMessage) as caught:
+            rules.begin("c", "w", MINSU, npcs, locale=None, now_ms=5)
+        assert caught.value.details == {"field": "npcs"}
+
+
+def test_player_and_npc_need_different_ids() -> None:
+    """A player who is called like the NPC is told to give it another member id."""
+    with pytest.raises(BadMessage, match="member"):
+        rules.begin("c", "w", replace(MINSU, id="bram"), [BRAM], locale=None, now_ms=5)
+
+
+def test_opening_tells_cast_and_state() -> None:
+    """The event of an opening lists everyone and how the NPCs are."""
+    change = rules.opened(replace(fresh(), closed=True), MINSU)
+    assert not change.state.closed
+    (item,) = change.events
+    assert item.audience == ("key:minsu",)
+    assert isinstance(item.event, events.ConversationOpened)
+    assert [m.npc for m in item.event.cast] == [None, "bram"]
+    assert item.event.state[0].emotion == "neutral"
+
+
+def test_a_closed_conversation_takes_nothing() -> None:
+    """After closing, speaking and closing again are conflicts that say what to do."""
+    shut = rules.closed(fresh(), MINSU).state
+    with pytest.raises(Conflict, match="open"):
+        spoken(shut)
+    with pytest.raises(Conflict, match="closed already"):
+        rules.closed(shut, MINSU)
+
+
+def test_what_is_said_becomes_a_turn() -> None:
+    """A say is put last, numbered, addressed to the NPC and heard by both."""
+    state = spoken(spoken(fresh()).state, "Again", command="c9").state
+    assert [t.index for t in state.turns] == [0, 1]
+    assert state.turns[1].to == ("bram",)
+    assert state.turns[1].hearers == ("minsu", "bram")
+
+
+def test_a_whisper_is_heard_by_its_addressees_only() -> None:
+    """Hearers of a whisper are the speaker and those whom it names."""
+    third = replace(fresh(), members=(MINSU, BRAM, Member("ana", "npc", "Ana", "ana")))
+    turn = spoken(third, whisper=True, to=("ana",)).state.turns[-1]
+    assert turn.hearers == ("minsu", "ana")
+
+
+def test_an_unknown_addressee_is_not_found() -> None:
+    """The error lists who is there."""
+    with pytest.raises(NotFound, match="minsu, bram"):
+        spoken(fresh(), to=("ana",))
+
+
+@pytest.mark.parametrize("text", ["", "  \n "])
+def test_silence_is_no_turn(text: str) -> None:
+    """A blank text is refused."""
+    with pytest.raises(BadMessage, match="empty"):
+        spoken(fresh(), text)
+
+
+def test_a_reply_answers_and_is_heard_by_the_same() -> None:
+    """A reply goes to who spoke and is heard by who heard that; a greeting to the players."""
+    state = answering(spoken(fresh()).state).state
+    assert state.reply is not None
+    assert (state.reply.to, state.reply.answers) == (("minsu",), "t0")
+    greeting = answering(fresh()).state.reply
+    assert greeting is not None
+    assert (greeting.to, greeting.answers) == (("minsu",), None)
+
+
+def test_a_whole_reply_ends_idle() -> None:
+    """A reply that nobody cut is kept whole and ends in scene.idle for what it answers."""
+    change = rules.reply_done(answering(spoken(fresh()).state).state, done())
+    assert kinds(change) == ["reply.done", "scene.idle"]
+    assert change.events[1].event.turn == "t0"  # type: ignore[attr-defined]
+    assert change.state.reply is None
+    assert change.state.turns[-1].text == TEXT
+    assert not was_cut(change.state.turns[-1])
+
+
+def test_a_change_of_emotion_is_told_and_kept() -> None:
+    """npc.state comes once when the emotion changes, and not when it stays."""
+    first = rules.reply_done(answering(fresh()).state, done(emotion="happy"))
+    assert kinds(first) == ["reply.done", "npc.state", "scene.idle"]
+    assert first.state.npcs["bram"].emotion == "happy"
+    again = rules.reply_done(answering(first.state, "r2").state, done(emotion="happy"))
+    assert kinds(again) == ["reply.done", "scene.idle"]
+
+
+def test_no_reply_no_end() -> None:
+    """Ending a reply when there is none is a conflict."""
+    with pytest.raises(Conflict):
+        rules.reply_done(fresh(), done())
+
+
+@given(st.integers(-3, len(TEXT) + 3))
+def test_a_cut_reply_keeps_what_was_heard(heard: int) -> None:
+    """At every cut the transcript holds the heard part only, whole characters, and says so."""
+    outcome = done(finish="interrupted", heard={"minsu": heard})
+    change = rules.reply_done(answering(spoken(fresh()).state).state, outcome)
+    turn = change.state.turns[-1]
+    assert TEXT.startswith(turn.text)
+    assert len(turn.text) <= max(0, heard)
+    assert "\u200d" not in turn.text[-1:]
+    assert was_cut(turn)
+    told = [i.event for i in change.events if isinstance(i.event, events.ReplyHeard)]
+    assert [e.heard for e in told] == ([len(turn.text)] if heard < len(TEXT) else [])
+    for member in ("minsu", "bram"):
+        assert [t.text for t in heard_by(change.state.turns, member)][1:] == (
+            [turn.text] if turn.text else []
+        )
+    whole = next(i.event for i in change.events if isinstance(i.event, events.ReplyDone))
+    assert whole.text == TEXT
+
+
+@given(st.integers(0, len(TEXT)), st.integers(0, len(TEXT)))
+def test_a_later_cut_only_shortens(first: int, second: int) -> None:
+    """Cutting a finished reply twice leaves the shorter of the two."""
+    state = rules.reply_done(answering(spoken(fresh()).state).state, done()).state
+    for heard in (first, second):
+        state = rules.heard_less(state, "r", "minsu", heard).state
+    assert len(state.turns[-1].text) <= min(first, second)
+    assert TEXT.startswith(state.turns[-1].text)
+
+
+def test_hearing_all_changes_nothing() -> None:
+    """A cut behind the end is no cut."""
+    state = rules.reply_done(answering(fresh()).state, done()).state
+    assert rules.heard_less(state, "r", "minsu", 999) == Change(state)
+
+
+def test_only_replies_can_be_cut() -> None:
+    """A player's own turn, or an unknown one, is not found."""
+    state = spoken(fresh()).state
+    for turn in ("t0", "nope"):
+        with pytest.raises(NotFound):
+            rules.heard_less(state, turn, "minsu", 1)
+
+
+def test_each_hearer_keeps_what_it_heard() -> None:
+    """With two players of whom one was cut off, the text stays whole for the other."""
+    ana = Member("ana", "player", "Ana", "key:ana")
+    both = replace(fresh(), members=(MINSU, ana, BRAM))
+    outcome = done("Mind the fire.", heard={"minsu": 4})
+    state = rules.reply_done(answering(both).state, outcome).state
+    assert heard_by(state.turns, "minsu")[0].text == "Mind"
+    assert heard_by(state.turns, "ana")[0].text == "Mind the fire."
+    assert heard_by(state.turns, "bram")[0].text == "Mind the fire."
+    assert player_refs(state, ("minsu", "bram", "ana")) == ("key:minsu", "key:ana")
+
+
+def test_a_turn_that_one_did_not_hear_is_not_there() -> None:
+    """Who is no hearer has no trace of the turn."""
+    third = replace(fresh(), members=(MINSU, BRAM, Member("ana", "npc", "Ana", "ana")))
+    state = spoken(third, "psst", whisper=True, to=("bram",)).state
+    assert heard_by(state.turns, "ana") == ()
+    assert heard_by(state.turns, "bram")[0].text == "psst"
+
+
+def test_a_state_carries_the_newest_turns_only() -> None:
+    """Beyond the bound the oldest turns leave the state; the numbering goes on."""
+    state = fresh()
+    for _ in range(rules.TURNS_IN_MEMORY + 3):
+        state = spoken(state).state
+    assert len(state.turns) == rules.TURNS_IN_MEMORY
+    assert rules.next_index(state) == rules.TURNS_IN_MEMORY + 3
+
+
+def test_members_are_found() -> None:
+    """A conversation finds its members by id, and players by their namespaced id."""
+    state = fresh()
+    assert state.member("bram") is BRAM
+    assert state.member("x") is None
+    assert state.player("key:minsu") is MINSU
+    assert state.player("bram") is None
+    assert state.npc_members() == (BRAM,)
