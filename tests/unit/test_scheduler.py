@@ -46,19 +46,17 @@ async def test_a_full_queue_is_busy() -> None:
 
 
 async def test_who_gives_up_waiting_takes_no_seat() -> None:
-    """A cancelled waiter leaves the queue, whether its turn had come or not."""
+    """A waiter that is cancelled leaves the queue, even in the moment when its turn comes."""
     scheduler, log = Scheduler(1, 8, Metrics()), list[str]()
-    first, last = asyncio.Event(), asyncio.Event()
-    holder = asyncio.create_task(hold(scheduler, log, "a", first))
-    await asyncio.sleep(0)
-    waiter = asyncio.create_task(hold(scheduler, log, "b", last))
-    next_one = asyncio.create_task(hold(scheduler, log, "c", last))
-    await asyncio.sleep(0)
-    first.set()
-    await holder
-    waiter.cancel()
-    last.set()
-    await asyncio.gather(waiter, next_one, return_exceptions=True)
-    assert log == ["a", "c"]
+    gate = asyncio.Event()
+    gate.set()
+    async with scheduler.seat():
+        waiters = [asyncio.create_task(hold(scheduler, log, name, gate)) for name in "abc"]
+        await asyncio.sleep(0)
+        waiters[0].cancel()
+        await asyncio.sleep(0)
+    waiters[1].cancel()
+    await asyncio.gather(*waiters, return_exceptions=True)
+    assert log == ["c"]
     async with scheduler.seat():
         assert scheduler.position == 0
