@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from conftest import Start, eventually, of, opened, reply_to, until
+from support import Start, eventually, of, opened, reply_to, until
 
 from npc_server.app import App
 from npc_server.client import Client, Refused, session
@@ -33,7 +33,7 @@ async def test_an_npc_answers(client: Client) -> None:
 
 
 async def test_durable_events_are_numbered(client: Client) -> None:
-    """seq rises by one over opening, turns and replies, and nothing else carries one."""
+    """Seq rises by one over opening, turns and replies, and nothing else carries one."""
     conversation = await opened(client)
     events = await reply_to(client, conversation, "Hello")
     events += await reply_to(client, conversation, "Hello again")

@@ -7,7 +7,7 @@ import socket
 
 import orjson
 import pytest
-from conftest import FAST, Start, of, opened, reply_to, until
+from support import FAST, Start, of, opened, reply_to, until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
