@@ -91,7 +91,9 @@ async def session(
         client = Client(connection)
         who = {"id": player, "name": name or player}
         about = {"name": "npc-server client"}
-        await client.ask("hello", protocol=VERSION, player=who, token=token, client=about, world=world)
+        await client.ask(
+            "hello", protocol=VERSION, player=who, token=token, client=about, world=world
+        )
         yield client
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -86,8 +87,6 @@ async def repeated(client: Client, frame: dict[str, Any]) -> Any:
 
 
 def dumps(frame: dict[str, Any]) -> str:
-    import json
-
     return json.dumps(frame)
 
 
@@ -190,16 +189,22 @@ async def test_history_goes_back_in_pages(client: Client) -> None:
 
 
 async def test_others_conversations_are_not_found(app: App, client: Client) -> None:
-    """With keys, one player's conversation does not exist for another."""
+    """One player's conversation does not exist for another."""
     conversation = await opened(client)
     async with session(app.address, player="eve") as eve:
-        for command, fields in (
-            ("conversation.open", {}),
-            ("history.get", {}),
-        ):
-            with pytest.raises(Refused) as caught:
-                await eve.ask(command, conversation=conversation, **fields)
-            assert "no such conversation" in caught.value.message
+        for command in ("conversation.open", "history.get", "conversation.close", "interrupt"):
+            with pytest.raises(Refused, match="no such conversation"):
+                await eve.ask(command, conversation=conversation)
+
+
+async def test_a_host_speaks_for_players(app: App, client: Client) -> None:
+    """A host may put a player on a command, and then acts as that player."""
+    conversation = await opened(client)
+    async with session(app.address, player="game") as host:
+        await host.ask("conversation.open", conversation=conversation, player={"id": "minsu"})
+        await host.send("say", conversation=conversation, player="minsu", text="Hello")
+        assert (await until(host, "turn"))["speaker"] == "minsu"
+    assert (await until(client, "turn"))["speaker"] == "minsu"
 
 
 async def test_worlds_do_not_meet(app: App, client: Client) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import urllib.request
 
 import orjson
 import pytest
-from support import FAST, Start, of, opened, reply_to, until
+from support import FAST, Start, eventually, of, opened, reply_to, until
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 
 from npc_server.app import App
 from npc_server.client import session
@@ -23,9 +24,8 @@ def joined(app: App, **options: object) -> connect:
 
 async def closed(connection: ClientConnection) -> int | None:
     """Read to the end; the close code."""
-    with pytest.raises(ConnectionClosed):
-        while True:
-            await connection.recv()
+    async for _ in connection:
+        pass
     return connection.close_code
 
 
@@ -196,17 +196,16 @@ async def flood(connection: ClientConnection) -> None:
 
 async def until_metric(app: App, line: str) -> None:
     """Wait until the metrics page has this line."""
-    import urllib.request
-
     url = app.address.replace("ws", "http") + "/metrics"
 
     def read() -> str:
         with urllib.request.urlopen(url) as answer:
             return str(answer.read().decode())
 
-    async with asyncio.timeout(20):
-        while line not in await asyncio.to_thread(read):
-            await asyncio.sleep(0.05)
+    async def there() -> bool:
+        return line in await asyncio.to_thread(read)
+
+    await eventually(there, 20)
 
 
 async def test_stopping_tells_and_closes(start: Start) -> None:
@@ -218,11 +217,7 @@ async def test_stopping_tells_and_closes(start: Start) -> None:
         conversation = await opened(client)
         await client.send("say", conversation=conversation, text="Count!")
         await until(client, "reply.delta")
-    events = []
-    with pytest.raises(ConnectionClosed) as caught:
-        while True:
-            events.append(await client.receive())
-    assert caught.value.rcvd is not None
-    assert caught.value.rcvd.code == 1012
+    events = [orjson.loads(frame) async for frame in client._connection]
+    assert client._connection.close_code == 1012
     assert of(events, "draining")
     assert of(events, "reply.done")[0]["finish"] == "stop"
