@@ -7,7 +7,7 @@ ends or its parent dies.
 The first command is the model to load; the others have an ``op``: ``generate``, ``warm``,
 ``count_tokens``, ``count_prompt`` and ``cancel`` with an ``id``, ``forget`` with an ``affinity``.
 The first event is ``ready`` or ``failed``; the others have the ``id`` of their command and
-``text``, ``finish`` and ``usage``, ``counts``, or ``error`` and ``message``.
+``text`` and ``made``, ``finish`` and ``usage``, ``counts``, or ``error`` and ``message``.
 """
 
 from __future__ import annotations

@@ -255,7 +255,7 @@ class Loop:
         text = job.stops.feed(text if job.begun else text.lstrip())
         if text:
             job.begun = True
-            self._send({"id": job.id, "text": text})
+            self._send({"id": job.id, "text": text, "made": len(job.said)})
 
     def _finish(self, job: Job, finish: str = "stop") -> None:
         self._seats.leave(job.id)
