@@ -6,9 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import httpx
 from huggingface_hub import HfApi, get_token, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from npc_server.errors import ModelFileError
 
@@ -40,7 +38,8 @@ def locate(repo: str, file: str | None) -> tuple[str, HubFile]:
     endpoint = os.environ.get("HF_ENDPOINT")
     try:
         info = HfApi(endpoint=endpoint).model_info(repo, files_metadata=True, timeout=20)
-    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
+    except Exception as error:
+        # Versions of huggingface_hub raise the errors of different HTTP clients.
         raise ModelFileError(
             f"The hub does not know {repo} or cannot be reached: {_first_line(error)}. Check the "
             "name, HF_ENDPOINT, and HF_TOKEN if the model is not open to all."
