@@ -154,7 +154,7 @@ def test_a_rewrite_is_kept_and_renewed_when_the_model_changes(tmp_path: Path) ->
 def test_a_folder_that_cannot_be_written_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rewrite goes into the cache folder then; with none it is an error that says what to do."""
+    """The rewrite goes into the cache folder; with none there is an error that helps."""
     folder, cache = tmp_path / "models", tmp_path / "cache"
     folder.mkdir()
     source = model(folder)
@@ -197,6 +197,6 @@ def test_a_source_that_shrinks_is_noticed(tmp_path: Path) -> None:
     header = read_header(source)
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(source.read_bytes()[: header.data_at + 100])
-    with cut.open("rb") as old, (tmp_path / "out.gguf").open("wb") as new:
-        with pytest.raises(ModelFileError, match="shortened"):
-            rewriting._write(header, old, new, lambda _done, _total: None)
+    shortened = pytest.raises(ModelFileError, match="shortened")
+    with cut.open("rb") as old, (tmp_path / "out.gguf").open("wb") as new, shortened:
+        rewriting._write(header, old, new, lambda _done, _total: None)
