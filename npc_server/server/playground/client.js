@@ -102,6 +102,9 @@ export function createClient({ url, hello, onEvent, onFrame, onState }) {
   const nextId = () => `${prefix}-${(number += 1)}`;
 
   return {
+    /** An id for a command that is sent later, perhaps more than once. */
+    newId: nextId,
+
     /** Connect now, whatever was before. */
     start() {
       const old = socket;
