@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +57,6 @@ async def examine(settings: Settings) -> list[Finding]:
 
 async def _python(settings: Settings) -> str:
     del settings
-    if sys.version_info < (3, 11):
-        raise NpcError(f"Python {platform.python_version()} is too old. Install 3.11 or newer.")
     return platform.python_version()
 
 
