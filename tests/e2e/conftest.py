@@ -17,6 +17,7 @@ import pytest
 from npc_server.engines import models
 
 ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-m", "npc_server.cli")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,7 @@ class Servers:
         """Start ``npc-server serve`` on a free port and wait until it is ready."""
         folder = data or self._data
         process = subprocess.Popen(
-            [sys.executable, "-m", "npc_server.cli", "serve", "--port", "0"]
-            + ["--data-dir", str(folder), *arguments],
+            [*COMMAND, "serve", "--port", "0", "--data-dir", str(folder), *arguments],
             stdout=subprocess.PIPE,
             stderr=(folder.parent / "server.log").open("a"),
             text=True,

@@ -41,9 +41,12 @@ def test_the_python_client(servers: Any, smollm2: Path, tmp_path: Path) -> None:
     script = tmp_path / "client.py"
     script.write_text(block("python"))
     ran = subprocess.run(
-        [sys.executable, script, served.address], capture_output=True, text=True, timeout=120
+        [sys.executable, script, served.address],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=120,
     )
-    assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip()
 
 
