@@ -7,6 +7,7 @@ the 95 % confidence interval of the mean (Student's t) has to include zero or li
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from typing import Any
 
@@ -14,6 +15,7 @@ import orjson
 import psutil
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from processes import Servers
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -95,7 +97,7 @@ async def answer(connection: ClientConnection, raw: str | bytes) -> str | int:
         return connection.close_code or 0
 
 
-async def test_bad_frames_are_answered_and_leave_no_trace(servers: Any) -> None:
+async def test_bad_frames_are_answered_and_leave_no_trace(servers: Servers) -> None:
     """Every frame ends in a documented error or close code; memory has no slope over them."""
     served = servers.start(
         "--engine",
@@ -122,8 +124,8 @@ async def test_bad_frames_are_answered_and_leave_no_trace(servers: Any) -> None:
     await connection.close()
     assert {"bad_json", "bad_message", "unknown_type", "too_large"} <= seen
     assert {code for code in seen if isinstance(code, str)} <= {*CODES, "fine"}
-    steps = [after - before for before, after in zip(sizes, sizes[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(sizes)]
     margin = T_95 * statistics.stdev(steps) / len(steps) ** 0.5
     slope = statistics.mean(steps) / BLOCK
-    print(f"memory slope {slope:.0f} bytes a frame, +- {margin / BLOCK:.0f}")
-    assert statistics.mean(steps) - margin <= 0
+    told = f"{slope:.0f} bytes a frame, 95 % within {margin / BLOCK:.0f}"
+    assert statistics.mean(steps) - margin <= 0, told
