@@ -33,7 +33,7 @@ from npc_server.rooms import (
     no_such_conversation,
 )
 from npc_server.speaking import Speaker, Speech
-from npc_server.store import Answer, Fenced, RevisionConflict, Store
+from npc_server.store import Answer, Fenced, Partial, RevisionConflict, Store
 
 log = get_logger(__name__)
 
@@ -517,7 +517,7 @@ class Dialogue:
 
     def _lose(self, room: Room) -> None:
         live, room.live = room.live, None
-        self.rooms.drop(room)
+        room.stale = True
         if live is not None:
             live.tasks[-1].cancel()
 
@@ -531,17 +531,16 @@ class Dialogue:
             try:
                 if live.speech.text != flushed and room.fence is not None:
                     flushed = live.speech.text
-                    await self.store.flush_partial(
-                        state.world, state.id, reply.turn, reply.attempt, flushed, room.fence
-                    )
-                if beats % RENEW_EVERY == 0 and room.fence is not None:
+                    partial = Partial(reply.turn, reply.attempt, flushed)
+                    await self.store.flush_partial(state.world, state.id, partial, room.fence)
+                elif beats % RENEW_EVERY == 0 and room.fence is not None:
                     await self.store.renew(state.world, state.id, room.fence)
             except StoreUnavailable as error:
                 log.warning("flush_failed", reason=error.message)
             except Fenced:
                 log.warning("reply_taken_over")
+                room.stale = True
                 room.end(live)
-                self.rooms.drop(room)
                 return
 
     async def _abandon(self, room: Room, live: Live) -> None:
