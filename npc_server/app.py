@@ -39,6 +39,7 @@ class App:
         engine: The language model.
         store: Where everything is kept.
         library: The personas at hand.
+        dialogue: Carries out commands.
         loading: Ends when the model is loaded; fails with the reason why it cannot be.
     """
 
@@ -46,6 +47,7 @@ class App:
     engine: Engine
     store: Store
     library: Library
+    dialogue: Dialogue
     loading: asyncio.Task[None]
 
 
@@ -97,7 +99,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
 
         routes = Routes(settings, keys, library, dialogue, metrics, ready)
         address = await stack.enter_async_context(Gateway(services, routes).listen())
-        yield App(address, engine, store, library, loading)
+        yield App(address, engine, store, library, dialogue, loading)
 
 
 async def _start_store(settings: Settings, stack: contextlib.AsyncExitStack) -> Store:

@@ -68,7 +68,12 @@ class Client:
 
 @asynccontextmanager
 async def session(
-    url: str, *, player: str = "player", name: str | None = None, token: str | None = None
+    url: str,
+    *,
+    player: str = "player",
+    name: str | None = None,
+    token: str | None = None,
+    world: str = "default",
 ) -> AsyncIterator[Client]:
     """Connect and say hello.
 
@@ -86,7 +91,9 @@ async def session(
         client = Client(connection)
         who = {"id": player, "name": name or player}
         about = {"name": "npc-server client"}
-        await client.ask("hello", protocol=VERSION, player=who, token=token, client=about)
+        await client.ask(
+            "hello", protocol=VERSION, player=who, token=token, client=about, world=world
+        )
         yield client
 
 

@@ -106,7 +106,7 @@ class Dialogue:
             NotFound: It is not the caller's.
             Conflict: It is closed already.
         """
-        room, player = await self.rooms.enter(caller, command.conversation)
+        room, player = await self.rooms.enter(caller, command)
 
         def decide(state: Conversation) -> Change:
             change = room.settled(state, "cancelled")
@@ -130,7 +130,7 @@ class Dialogue:
             RateLimited: The player uses more than its quota.
         """
         self._refuse_when_draining()
-        room, player = await self.rooms.enter(caller, command.conversation, command.player)
+        room, player = await self.rooms.enter(caller, command)
         turn, reply_turn = self.ids.new(), self.ids.new()
 
         def decide(state: Conversation) -> Change:
@@ -171,7 +171,7 @@ class Dialogue:
         Raises:
             NotFound: The conversation is not the caller's, or there is no such reply.
         """
-        room, player = await self.rooms.enter(caller, command.conversation)
+        room, player = await self.rooms.enter(caller, command)
 
         async with room.lock:
             with room.holding() as live:
@@ -194,7 +194,7 @@ class Dialogue:
         Raises:
             NotFound: The conversation is not the caller's.
         """
-        room, _ = await self.rooms.enter(caller, command.conversation)
+        room, _ = await self.rooms.enter(caller, command)
         if command.state != "idle":
             self._warm(room)
 
@@ -204,7 +204,7 @@ class Dialogue:
         Raises:
             NotFound: The conversation is not the caller's.
         """
-        room, player = await self.rooms.enter(caller, command.conversation)
+        room, player = await self.rooms.enter(caller, command)
         key = (command.turn, player.id)
         if command.state == "end":
             room.playing.pop(key, None)
@@ -217,7 +217,7 @@ class Dialogue:
         Raises:
             NotFound: The conversation is not the caller's, or there is no such turn.
         """
-        room, player = await self.rooms.enter(caller, command.conversation)
+        room, player = await self.rooms.enter(caller, command)
         state = room.state
         end = rules.next_index(state)
         if command.before is not None:

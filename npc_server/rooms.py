@@ -18,7 +18,7 @@ from npc_server.conversation.model import Conversation, Member
 from npc_server.conversation.rules import Addressed, Change, Outcome
 from npc_server.errors import Busy, Forbidden, NotFound
 from npc_server.observability import Metrics
-from npc_server.protocol import events
+from npc_server.protocol import commands, events
 from npc_server.speaking import Speech
 from npc_server.store import Answer, Durable, Owned, Repeated, RevisionConflict, Store
 
@@ -231,23 +231,17 @@ class Rooms:
         return room
 
     async def enter(
-        self, caller: Caller, conversation: str, player: str | None = None
+        self, caller: Caller, command: commands.InConversation | commands.Input | commands.Playback
     ) -> tuple[Room, Member]:
-        """The room of a conversation, and the member for whom the caller acts there.
-
-        A host that names no player acts for itself, or for the one player of its name space.
+        """The room of a command, and the member for whom the caller acts there.
 
         Raises:
-            NotFound: There is none, or the caller is not in it.
-            Forbidden: The caller is no host and speaks for another.
+            NotFound: There is none, or the player is not in it.
+            Forbidden: The caller is no host and acts for another.
         """
-        ref = caller.ref(player)
-        room = await self.find(caller.world, conversation)
+        ref = caller.ref(command.player)
+        room = await self.find(caller.world, command.conversation)
         member = room.state.player(ref) if room else None
-        if room and member is None and caller.host and player is None:
-            mine = f"{caller.namespace}:"
-            players = [m for m in room.state.members if m.kind == "player"]
-            member = next((m for m in players if m.ref.startswith(mine)), None)
         if room is None or member is None:
             raise no_such_conversation()
         return room, member

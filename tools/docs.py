@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import orjson
+import typer
+from pydantic import BaseModel
 
-from npc_server.cli import reference_markdown as cli_markdown
+from npc_server.cli import cli
+from npc_server.config import PREFIX, Settings
 from npc_server.persona import reference as persona
 from npc_server.protocol import reference as protocol
 
@@ -20,9 +25,61 @@ def pages() -> dict[str, str]:
         "docs/reference/protocol.md": protocol.markdown(),
         "docs/reference/persona.md": persona.reference_markdown(),
         "docs/reference/persona.schema.json": schema,
-        "docs/reference/cli.md": cli_markdown(),
-        "docs/reference/settings.md": "",
+        "docs/reference/cli.md": "\n".join(_command_line()) + "\n",
+        "docs/reference/settings.md": "\n".join(_settings()) + "\n",
     }
+
+
+def _settings() -> Iterator[str]:
+    yield from (
+        "# Settings",
+        "",
+        "Made from `npc_server/config.py` by `make docs`. Flags beat the environment, which beats",
+        "`npc-server.toml` in the working folder, which beats the defaults; `npc-server config`",
+        "prints the effective ones and where each came from. A field of a group is",
+        "`NPC_GROUP__FIELD` in the environment and `[group]` in the file.",
+        "",
+        "| setting | environment | default | meaning |",
+        "|---|---|---|---|",
+    )
+    groups: dict[str, type[BaseModel]] = {}
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            groups[name] = type(field.default)
+            continue
+        default = "the user's data folder" if field.default_factory else _shown(field.default)
+        yield f"| `{name}` | `{PREFIX}{name.upper()}` | {default} | {field.description} |"
+    for name in groups:
+        group = Settings.model_fields[name].default
+        about = Settings.model_fields[name].description
+        yield from ("", f"## `{name}`", "", str(about), "")
+        yield from ("| field | default | meaning |", "|---|---|---|")
+        for inner, field in type(group).model_fields.items():
+            yield f"| `{inner}` | {_shown(getattr(group, inner))} | {field.description} |"
+
+
+def _shown(value: object) -> str:
+    return "" if value is None or value == () else f"`{value}`"
+
+
+def _command_line() -> Iterator[str]:
+    yield from ("# The command line", "", "Made by `make docs`.")
+    yield from _command(typer.main.get_command(cli), ("npc-server",))
+
+
+def _command(command: click.Command, path: tuple[str, ...]) -> Iterator[str]:
+    yield from ("", f"## `{' '.join(path)}`", "", (command.help or "").strip())
+    options = [p for p in command.params if p.name != "help"]
+    if options:
+        yield from ("", "| argument or option | default | meaning |", "|---|---|---|")
+    for parameter in options:
+        name = ", ".join(parameter.opts) if isinstance(parameter, click.Option) else parameter.name
+        default = parameter.default
+        shown = "" if default in (None, False) or callable(default) else f"`{default}`"
+        yield f"| `{name}` | {shown} | {getattr(parameter, 'help', '') or ''} |"
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from _command(inner, (*path, name))
 
 
 if __name__ == "__main__":

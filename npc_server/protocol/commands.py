@@ -39,10 +39,13 @@ class Command(_Part):
     id: Annotated[Id, Field(description="Chosen by the client; the same id again has no effect.")]
 
 
-class InConversation(Command):
-    """A command about one conversation."""
+class _InConversation(_Part):
+    conversation: Id = Field(description="The conversation's id.")
+    player: Id | None = Field(None, description="For whom (host only); by default oneself.")
 
-    conversation: Annotated[Id, Field(description="The conversation's id.")]
+
+class InConversation(Command, _InConversation):
+    """A command about one conversation."""
 
 
 class Hello(Command):
@@ -118,27 +121,24 @@ class Say(InConversation):
     respond: Literal["auto", "never"] = Field(
         "auto", description="`never` adds a segment that waits for the next `auto`."
     )
-    player: Id | None = Field(None, description="Who speaks (host only).")
     deadline_ms: Annotated[int, Field(ge=100, le=600_000)] | None = None
 
 
-class Input(_Part):
+class Input(_InConversation):
     """The player is typing or speaking; never acknowledged."""
 
     type: Literal["input"]
     id: Id | None = None
-    conversation: Id
     state: Literal["typing", "speaking", "idle"]
     text: Text | None = Field(None, description="What is known of it so far.")
     at_ms: Milliseconds | None = None
 
 
-class Playback(_Part):
+class Playback(_InConversation):
     """How far this player has heard a reply; never acknowledged."""
 
     type: Literal["playback"]
     id: Id | None = None
-    conversation: Id
     turn: Id
     state: Literal["start", "progress", "end"]
     heard_chars: Annotated[int, Field(ge=0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ log = get_logger(__name__)
 
 FEATURES = ["greetings", "prompts"]
 REMEMBERED_ANSWERS = 256
+LAST_WORDS_SECONDS = 2.0
 
 
 class Closing(Exception):
@@ -70,10 +72,9 @@ async def serve_session(connection: ServerConnection, outbox: Outbox, services: 
             writer = tasks.create_task(outbox.write_to(lambda b: connection.send(b, text=True)))
             tasks.create_task(_read(connection, outbox, writer, services))
     except* Closing as group:
-        await _close(connection, _first(group), outbox, services)
+        await _close(connection, _first(group), services)
     except* Slow as group:
-        closing = Closing(4429, str(_first(group)))
-        await _close(connection, closing, outbox, services)
+        await _close(connection, Closing(4429, str(_first(group))), services)
     except* ConnectionClosed:
         pass
 
@@ -85,10 +86,17 @@ async def _read(
     try:
         session = await _shake_hands(connection, outbox, services)
         await session.run()
+    except Closing:
+        # The client is to read why before it is closed.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await outbox.drained()
+        raise
     finally:
         if session is not None:
             session.leave()
         writer.cancel()
+        outbox.close()
 
 
 async def _shake_hands(connection: ServerConnection, outbox: Outbox, services: Services) -> Session:
@@ -283,18 +291,7 @@ def _first(group: BaseExceptionGroup[Any]) -> Any:
     return found
 
 
-async def _close(
-    connection: ServerConnection, closing: Closing, outbox: Outbox, services: Services
-) -> None:
+async def _close(connection: ServerConnection, closing: Closing, services: Services) -> None:
     services.metrics.closes.labels(str(closing.code)).inc()
     log.info("connection_closed", code=closing.code, reason=closing.reason)
-    if closing.code != 4429:
-        outbox_writer = asyncio.create_task(
-            outbox.write_to(lambda payload: connection.send(payload, text=True))
-        )
-        done = asyncio.create_task(outbox.drained())
-        await asyncio.wait({outbox_writer, done}, return_when="FIRST_COMPLETED", timeout=2)
-        for task in (outbox_writer, done):
-            task.cancel()
-        await asyncio.gather(outbox_writer, done, return_exceptions=True)
     await connection.close(closing.code, closing.reason)

@@ -1,0 +1,60 @@
+"""PURE. From the bytes of tokens to text that may be shown: whole characters, no stop strings."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+
+class Utf8Stream:
+    """Decodes bytes that arrive in any cuts; a character is given out only when it is whole.
+
+    Bytes that are no UTF-8 become U+FFFD. A character that never ends is never given out.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, data: bytes) -> str:
+        """Take more bytes; returns the characters that are complete with them."""
+        return self._decoder.decode(data)
+
+
+class StopFilter:
+    """Ends a text before the first of several strings, and never gives out a part of one.
+
+    Args:
+        stops: The strings; empty ones are left out.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stop for stop in stops if stop)
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, text: str) -> str:
+        """Take more text; returns what can belong to no stop string any more."""
+        if self.stopped:
+            return ""
+        self._held += text
+        found = [at for at in (self._held.find(stop) for stop in self._stops) if at >= 0]
+        if found:
+            self.stopped = True
+            return self._release(min(found))
+        return self._release(len(self._held) - self._possible())
+
+    def end(self) -> str:
+        """The text has ended; returns what was held back."""
+        return "" if self.stopped else self._release(len(self._held))
+
+    def _release(self, count: int) -> str:
+        text, self._held = self._held[:count], self._held[count:]
+        return text
+
+    def _possible(self) -> int:
+        longest = max((len(stop) for stop in self._stops), default=1) - 1
+        for length in range(min(longest, len(self._held)), 0, -1):
+            tail = self._held[-length:]
+            if any(stop.startswith(tail) for stop in self._stops):
+                return length
+        return 0
