@@ -196,9 +196,11 @@ function start() {
     const id = new URLSearchParams(location.hash.slice(1)).get("c");
     if (id && id === talk.state?.id) return;
     if (!id) {
+      const left = talk.state !== null;
       talk.leave();
       stage.leave();
       showView("chooser");
+      if (left) byId("chooser-title").focus();
       return;
     }
     notify("");
@@ -223,7 +225,6 @@ function start() {
   function wireButtons() {
     byId("people").addEventListener("click", () => {
       location.hash = "";
-      byId("chooser-title").focus();
     });
     byId("interrupt").addEventListener("click", talk.interrupt);
     byId("earlier").addEventListener("click", talk.earlier);
