@@ -468,7 +468,7 @@ class Dialogue:
             except NpcError as error:
                 log.warning("reply_failed", code=error.code, reason=error.message)
                 outcome = self._failed(live, error)
-            except Exception:  # noqa: BLE001 - a defect ends this reply, not the conversation
+            except Exception:
                 log.exception("reply_failed")
                 outcome = self._failed(live, NpcError(NpcError.wire_message))
             if outcome.usage:

@@ -6,21 +6,19 @@ import asyncio
 import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from npc_server.clock import Clock
 from npc_server.config import Settings
-from npc_server.conversation.audience import heard_by
 from npc_server.conversation.model import Conversation, Member, NpcState, Reply, ReplyFinish
 from npc_server.conversation.rules import Outcome
-from npc_server.engines.base import Engine, GenerateRequest, Piece, Usage
+from npc_server.engines.base import Engine, GenerateRequest, Piece
 from npc_server.errors import EngineUnavailable, NpcError
 from npc_server.library import Library
 from npc_server.observability import Metrics, get_logger
 from npc_server.persona import Persona
-from npc_server.prompt import Prompt, PromptInput, lay_out, shrink, stops, texts_to_count
+from npc_server.prompt import Prompt, stops
 from npc_server.protocol import events
 from npc_server.protocol.emotion import Emotion
 from npc_server.reply import Feeling, Gesture, Part, ReplyParser, Sentence

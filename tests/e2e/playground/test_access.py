@@ -169,7 +169,9 @@ def _contrast(one: list[int], other: list[int]) -> float:
 def _luminance(colour: list[int]) -> float:
     """The relative luminance of WCAG 2.2."""
     channels = [value / 255 for value in colour]
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    red, green, blue = (
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
