@@ -289,6 +289,10 @@ class Dialogue:
                 self._spawn(self._abandon(room, room.live))
         self.rooms.drop_unused()
 
+    def prompt_of(self, turn: str) -> dict[str, Any] | None:
+        """The effective prompt of a recent reply, for people who tune personas."""
+        return self.speaker.prompt_of(turn)
+
     async def drain(self, seconds: float) -> None:
         """Refuse new turns, give replies some time to end, and cut the rest."""
         self.draining.set()

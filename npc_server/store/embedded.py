@@ -119,7 +119,8 @@ class EmbeddedRedis:
                 process.kill()
                 await process.wait()
         for leftover in ("redis.pid", "redis.sock"):
-            (self._folder / leftover).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self._folder / leftover).unlink()
         if self._runtime is not None:
             shutil.rmtree(self._runtime, ignore_errors=True)
             self._runtime = None

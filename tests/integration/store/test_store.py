@@ -164,7 +164,9 @@ async def test_an_answer_that_was_lost_does_not_commit_twice(store: Store, redis
         while data := await reader.read(65_536):
             to_writer.write(data)
         answering.cancel()
-        to_writer.close()
+        for stream in (to_writer, writer):
+            stream.close()
+            await stream.wait_closed()
 
     server = await asyncio.start_server(relay, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -178,6 +180,8 @@ async def test_an_answer_that_was_lost_does_not_commit_twice(store: Store, redis
         assert isinstance(done, Committed)
         assert done.revision == state.revision + 1
     server.close()
+    await server.wait_closed()
+    await asyncio.sleep(0)
     loaded = await store.load("w", "c")
     assert loaded is not None
     assert [turn.text for turn in loaded.turns] == ["before", "once"]
@@ -248,8 +252,6 @@ async def test_a_full_disk_is_store_unavailable(store: Store, redis_url: str) ->
     async with Redis.from_url(redis_url) as client:
         await client.config_set("dbfilename", "x" * 300)
         await client.config_set("save", "3600 1")
-        with pytest.raises(Exception, match="Background save|error"):
-            await client.save()
         await client.bgsave()
         async with asyncio.timeout(10):
             while (await client.info("persistence"))["rdb_last_bgsave_status"] != "err":
