@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +26,6 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-READY_SECONDS = 60
-STOP_SECONDS = 20
 
 STORY = (
     "The well behind the mill was dug by three brothers. The eldest carried the stones, the "
@@ -139,29 +134,8 @@ class Talk:
 OpenTalk = Callable[..., AbstractAsyncContextManager[Talk]]
 
 
-@asynccontextmanager
-async def serving(
-    folder: Path, script: Json, *flags: str, **environment: str
-) -> AsyncIterator[str]:
-    """Run ``npc-server serve`` with the scripted engine; yields the address for a browser."""
+def write_script(folder: Path) -> Path:
+    """Write down what the scripted engine says."""
     file = folder / "script.yaml"
-    file.write_text(yaml.safe_dump(script, allow_unicode=True), encoding="utf-8")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "npc_server.cli", "serve", "--engine", "scripted"),
-        *("--port", "0", "--data-dir", str(folder / "data"), *flags),
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "NPC_SCRIPT": str(file), "NPC_LOG_LEVEL": "error", **environment},
-    )
-    try:
-        if process.stdout is None:
-            raise RuntimeError("the server has no output")
-        async with asyncio.timeout(READY_SECONDS):
-            line = (await process.stdout.readline()).decode()
-        if not line.startswith("ready ws://"):
-            raise RuntimeError(f"the server did not start: {line!r}")
-        yield line.split()[1].replace("ws://", "http://") + "/"
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(STOP_SECONDS):
-            await process.wait()
+    file.write_text(yaml.safe_dump(SCRIPT, allow_unicode=True), encoding="utf-8")
+    return file

@@ -55,14 +55,15 @@ class Servers:
     def start(self, *arguments: str, data: Path | None = None, **environment: str) -> Served:
         """Start ``npc-server serve`` on a free port and wait until it is ready."""
         folder = data or self._data
-        process = subprocess.Popen(
-            [*COMMAND, "serve", "--port", "0", "--data-dir", str(folder), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=(folder.parent / "server.log").open("a"),
-            text=True,
-            cwd=folder.parent,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        )
+        with (folder.parent / "server.log").open("a") as log_file:
+            process = subprocess.Popen(
+                [*COMMAND, "serve", "--port", "0", "--data-dir", str(folder), *arguments],
+                stdout=subprocess.PIPE,
+                stderr=log_file,
+                text=True,
+                cwd=folder.parent,
+                env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            )
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line.startswith("ready ws://"):

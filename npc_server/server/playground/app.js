@@ -232,6 +232,7 @@ function start() {
     byId("notice-close").addEventListener("click", () => notify(""));
     byId("language").addEventListener("click", () => {
       i18n.use(i18n.language === "en" ? "ko" : "en");
+      markLanguage();
       drawCards();
     });
     byId("frames-toggle").addEventListener("click", () => toggleFrames());
@@ -252,6 +253,11 @@ function start() {
     addEventListener("hashchange", follow);
   }
 
+  /** The button speaks the language that it leads to. */
+  function markLanguage() {
+    byId("language").lang = i18n.language === "en" ? "ko" : "en";
+  }
+
   function toggleFrames() {
     const open = byId("frames").hidden;
     frames.toggle(open);
@@ -263,6 +269,7 @@ function start() {
   byId("pace").value = kept.get("pace") ?? "instant";
   byId("pace").addEventListener("change", () => kept.set("pace", byId("pace").value));
   i18n.refreshAll();
+  markLanguage();
   themeSwitch(byId("theme"), i18n);
   wireButtons();
   loadPersonas().then(() => {

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from browser import CHROMIUM, FLAGS, SCRIPT, OpenTalk, Talk, serving
+from browser import CHROMIUM, FLAGS, OpenTalk, Talk, write_script
 from playwright.async_api import Browser, async_playwright
+from processes import Servers
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server with the scripted engine."""
-    async with serving(tmp_path_factory.mktemp("playground"), SCRIPT) as url:
-        yield url
+    folder = tmp_path_factory.mktemp("playground")
+    (folder / "data").mkdir()
+    servers = Servers(folder / "data")
+    try:
+        script = str(write_script(folder))
+        yield servers.start("--engine", "scripted", NPC_SCRIPT=script).page
+    finally:
+        servers.end()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -34,7 +41,12 @@ def open_talk(chromium: Browser, server: str) -> OpenTalk:
 
     @asynccontextmanager
     async def begin(*, url: str = server, **options: Any) -> AsyncIterator[Talk]:
-        chosen = {"viewport": {"width": 1280, "height": 800}, "locale": "en-US", **options}
+        chosen = {
+            "viewport": {"width": 1280, "height": 800},
+            "locale": "en-US",
+            "reduced_motion": "reduce",
+            **options,
+        }
         context = await chromium.new_context(**chosen)
         try:
             talk = Talk(await context.new_page(), url)

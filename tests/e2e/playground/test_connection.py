@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
+import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from browser import SCRIPT, STORY, OpenTalk, Talk, serving
+from browser import STORY, OpenTalk, Talk, write_script
 from playwright.async_api import WebSocketRoute, expect
+from processes import COMMAND, Servers
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -135,17 +136,15 @@ async def test_two_pages_share_a_conversation(talk: Talk) -> None:
     await expect(other.locator(".turn.reply .words").last).to_have_text(STORY)
 
 
-async def test_an_api_key_is_asked_for(open_talk: OpenTalk, tmp_path: Path) -> None:
+async def test_an_api_key_is_asked_for(
+    open_talk: OpenTalk, servers: Servers, tmp_path: Path
+) -> None:
     """With API keys the page asks for one, says when it is wrong, and never shows it in frames."""
-    data = str(tmp_path / "data")
-    add = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "npc_server.cli", "keys", "add", "tests", "--role", "host"),
-        *("--data-dir", data),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    key = (await add.communicate())[0].decode().strip()
-    async with serving(tmp_path, SCRIPT, "--auth", "keys") as url, open_talk(url=url) as talk:
+    add = (*COMMAND, "keys", "add", "tests", "--role", "host", "--data-dir", str(tmp_path / "data"))
+    key = subprocess.run(add, capture_output=True, text=True, check=True).stdout.strip()
+    script = str(write_script(tmp_path))
+    url = servers.start("--engine", "scripted", "--auth", "keys", NPC_SCRIPT=script).page
+    async with open_talk(url=url) as talk:
         await talk.page.goto(url)
         dialog = talk.page.get_by_role("dialog", name="This server asks for an API key")
         await dialog.get_by_label("API key").fill("wrong")
