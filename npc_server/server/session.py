@@ -118,7 +118,9 @@ async def _shake_hands(connection: ServerConnection, outbox: Outbox, services: S
             raise ProtocolVersion(f"This server speaks protocol {VERSION}, not {hello.protocol}.")
         request = connection.request
         header = request.headers.get("Authorization") if request else None
-        identity = authenticate(services.settings.auth, services.keys, header, hello.token)
+        identity = await asyncio.to_thread(
+            authenticate, services.settings.auth, services.keys, header, hello.token
+        )
     except TimeoutError:
         raise Closing(4408, "no hello came in time") from None
     except NpcError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,12 @@ from npc_server.client import Client, session
 from npc_server.config import Settings
 
 
-@pytest.fixture(autouse=True)
-def _blocking_calls_fail() -> Iterator[None]:
-    """A blocking call of ours on the event loop fails the test."""
-    with blockbuster_ctx(scanned_modules=["npc_server"]):
-        yield
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
-    """Start a server on a free port; ``script`` is what the scripted engine says."""
+    """Start a server on a free port; ``script`` is what the scripted engine says.
+
+    While it serves, a blocking call of ours on the event loop fails the test.
+    """
 
     @asynccontextmanager
     async def begin(script: Json | None = None, **settings: Any) -> AsyncIterator[App]:
@@ -44,7 +40,8 @@ def start(tmp_path: Path) -> Start:
         }
         async with running(Settings(**chosen)) as app:
             await app.loading
-            yield app
+            with blockbuster_ctx(scanned_modules=["npc_server"]):
+                yield app
 
     return begin
 
