@@ -187,6 +187,13 @@ def test_the_newest_words_are_cut_last() -> None:
     assert prompt.dropped.cut_chars == 2000 * 5 - len(prompt.messages[-1].text)
 
 
+def test_one_character_cannot_be_cut() -> None:
+    """The shortest text stays whole even where nothing fits."""
+    turn = Turn("0", 0, "say", "anna", (), (), "?", 0)
+    prompt = laid_out(asked(persona(), (turn,)), 0)
+    assert (prompt.messages[-1].text, prompt.dropped.cut_chars) == ("?", 0)
+
+
 def test_what_holds_now_takes_no_more_than_its_share() -> None:
     """Facts beyond a quarter of the budget stay out, so that they cannot push out the rest."""
     made = asked(persona(), history(3), {"story": "long " * 200})
