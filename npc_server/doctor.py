@@ -132,7 +132,7 @@ async def _model(settings: Settings) -> str:
 async def _redis(settings: Settings) -> str:
     if settings.redis_url is None:
         return f"one of our own will run: {find_redis_server()}"
-    async with open_store(settings.redis_url, settings) as store:
+    async with open_store(settings.redis_url, settings, owner="doctor") as store:
         await store.ping()
     return "answers"
 

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from npc_server import __version__
 from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
-from npc_server.dialogue import Caller, Dialogue
+from npc_server.dialogue import Dialogue
 from npc_server.errors import (
     BadMessage,
     Forbidden,
@@ -28,6 +28,7 @@ from npc_server.protocol import VERSION, commands, events
 from npc_server.protocol.events import error_event
 from npc_server.protocol.parse import command_id, parse
 from npc_server.quota import TokenBucket
+from npc_server.rooms import Caller
 from npc_server.server.auth import Identity, authenticate
 from npc_server.server.keys import KeyFile
 from npc_server.server.outbox import Outbox, Slow

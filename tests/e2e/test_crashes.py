@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
-from typing import Any
 
 import psutil
+from processes import Servers
 from support import eventually, of, opened, reply_to, until
 
 from npc_server.client import session
 
 
-async def test_a_killed_worker_ends_its_reply_only(servers: Any, smollm2: Path) -> None:
+async def test_a_killed_worker_ends_its_reply_only(servers: Servers, smollm2: Path) -> None:
     """Kill -9 of the worker in mid-reply: the reply ends, and the next say is answered."""
     served = servers.start("--model", str(smollm2))
     async with session(served.address) as client:
@@ -32,7 +32,7 @@ async def test_a_killed_worker_ends_its_reply_only(servers: Any, smollm2: Path) 
         assert of(events, "reply.done")[0]["finish"] in {"stop", "length"}
 
 
-async def test_a_killed_server_keeps_every_acknowledged_turn(servers: Any) -> None:
+async def test_a_killed_server_keeps_every_acknowledged_turn(servers: Servers) -> None:
     """Kill -9 of the server: its Redis ends with it, and all turns are there at the next start."""
     served = servers.start("--engine", "scripted")
     async with session(served.address) as client:
@@ -63,7 +63,7 @@ async def gone(processes: list[psutil.Process]) -> bool:
     )
 
 
-async def test_sigterm_leaves_nothing(servers: Any, smollm2: Path) -> None:
+async def test_sigterm_leaves_nothing(servers: Servers, smollm2: Path) -> None:
     """SIGTERM ends the server with 0 and leaves neither worker nor Redis."""
     served = servers.start("--model", str(smollm2))
     async with session(served.address) as client:
@@ -75,7 +75,7 @@ async def test_sigterm_leaves_nothing(servers: Any, smollm2: Path) -> None:
     assert not list(served.data.rglob("*.sock"))
 
 
-async def test_a_killed_worker_while_idle_comes_back(servers: Any, smollm2: Path) -> None:
+async def test_a_killed_worker_while_idle_comes_back(servers: Servers, smollm2: Path) -> None:
     """Kill -9 of an idle worker: the next say is answered by a new one."""
     served = servers.start("--model", str(smollm2))
     async with session(served.address) as client:

@@ -1,6 +1,7 @@
 """The generated pages are those that the code would generate."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,6 @@ def test_generated_pages_are_fresh(name: str) -> None:
 @pytest.mark.parametrize("page", sorted(ROOT.glob("**/*.md")), ids=str)
 def test_links_lead_somewhere(page: Path) -> None:
     """Every relative link in the documentation names a file that is there."""
-    import re
-
     if ".venv" in page.parts or "node_modules" in page.parts:
         return
     for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text()):

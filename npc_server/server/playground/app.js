@@ -196,9 +196,11 @@ function start() {
     const id = new URLSearchParams(location.hash.slice(1)).get("c");
     if (id && id === talk.state?.id) return;
     if (!id) {
+      const left = talk.state !== null;
       talk.leave();
       stage.leave();
       showView("chooser");
+      if (left) byId("chooser-title").focus();
       return;
     }
     notify("");
@@ -223,7 +225,6 @@ function start() {
   function wireButtons() {
     byId("people").addEventListener("click", () => {
       location.hash = "";
-      byId("chooser-title").focus();
     });
     byId("interrupt").addEventListener("click", talk.interrupt);
     byId("earlier").addEventListener("click", talk.earlier);
@@ -231,6 +232,7 @@ function start() {
     byId("notice-close").addEventListener("click", () => notify(""));
     byId("language").addEventListener("click", () => {
       i18n.use(i18n.language === "en" ? "ko" : "en");
+      markLanguage();
       drawCards();
     });
     byId("frames-toggle").addEventListener("click", () => toggleFrames());
@@ -251,6 +253,11 @@ function start() {
     addEventListener("hashchange", follow);
   }
 
+  /** The button speaks the language that it leads to. */
+  function markLanguage() {
+    byId("language").lang = i18n.language === "en" ? "ko" : "en";
+  }
+
   function toggleFrames() {
     const open = byId("frames").hidden;
     frames.toggle(open);
@@ -262,6 +269,7 @@ function start() {
   byId("pace").value = kept.get("pace") ?? "instant";
   byId("pace").addEventListener("change", () => kept.set("pace", byId("pace").value));
   i18n.refreshAll();
+  markLanguage();
   themeSwitch(byId("theme"), i18n);
   wireButtons();
   loadPersonas().then(() => {

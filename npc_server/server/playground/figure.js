@@ -76,8 +76,8 @@ export function body(look) {
     ),
     line(
       `M162 ${chin + 35} Q200 ${chin + 80} 238 ${chin + 35}`,
-      look.accessory === "scarf" ? cloth : lighter(cloth, 0.22),
-      7,
+      look.accessory === "scarf" ? cloth : lighter(cloth, 0.13),
+      8,
     ),
     line(`M${left + 34} 440 Q${left + 40} ${chin + 118} ${left + 48} ${chin + 104}`, darker(cloth), 3),
     line(`M${right - 34} 440 Q${right - 40} ${chin + 118} ${right - 48} ${chin + 104}`, darker(cloth), 3),

@@ -125,6 +125,6 @@ export function createFrames({ panel, list, filter, direction, count, copy, clea
 
 /** @param {any} frame */
 function gist(frame) {
-  const { text, code, state, emotion, finish, re } = frame;
-  return String(text ?? code ?? state ?? emotion ?? finish ?? re ?? "");
+  const telling = [frame.text, frame.code, frame.state, frame.emotion, frame.finish, frame.re];
+  return telling.find((value) => typeof value === "string") ?? "";
 }

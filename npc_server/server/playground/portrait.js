@@ -4,6 +4,7 @@ import { svg } from "./dom.js";
 import { between, faceOf, movementOf } from "./face.js";
 import { HEADS, body, hairBefore, hairBehind, head, headwear, mix } from "./figure.js";
 
+const BUST = "30 24 340 342";
 const DARK = "#2b2022";
 const BLINK_MS = 150;
 const CHANGE_MS = 380;
@@ -45,7 +46,7 @@ export function drawFigure(look) {
     ...headwear(look),
   );
   const behind = svg("g", {}, ...hairBehind(look));
-  const node = svg("svg", { viewBox: "0 0 400 440", class: "figure" }, behind, body(look), whole);
+  const node = svg("svg", { viewBox: "0 0 400 440", preserveAspectRatio: "xMidYMax", class: "figure" }, behind, body(look), whole);
   const mouthY = cy + ry * (look.beard ? 0.56 : 0.55);
 
   return {
@@ -131,6 +132,7 @@ function mouthPath(face, y) {
 export function stillPortrait(look, emotion = "neutral") {
   const { node, paint } = drawFigure(look);
   paint(faceOf(emotion, 0.6));
+  node.setAttribute("viewBox", BUST);
   node.setAttribute("aria-hidden", "true");
   return node;
 }

@@ -24,9 +24,10 @@ export function stretches({ queue_ms: queue, first_token_ms: first, total_ms: to
 /**
  * @param {Turn} turn With timings.
  * @param {I18n} i18n
+ * @param {HTMLElement} more What comes after the numbers.
  * @returns {HTMLElement}
  */
-export function timingsBar(turn, i18n) {
+export function timingsBar(turn, i18n, more) {
   const timings = /** @type {NonNullable<Turn["timings"]>} */ (turn.timings);
   const parts = stretches(timings);
   const bar = el("span", { class: "bar", role: "img" });
@@ -44,8 +45,9 @@ export function timingsBar(turn, i18n) {
   i18n.put(bar, "barLabel", values, "tLabel");
   const total = i18n.put(el("span", { class: "name" }), "total");
   numbers.append(el("span", { class: "number" }, `${duration(timings.total_ms)} `, total));
-  const node = el("div", { class: "timings" }, bar, numbers);
-  if (turn.usage) node.append(i18n.put(el("span", { class: "tokens" }), "tokens", turn.usage));
-  if (turn.degraded) node.append(i18n.put(el("span", { class: "tokens" }), turn.degraded));
-  return node;
+  const row = el("span", { class: "row" });
+  if (turn.usage) row.append(i18n.put(el("span", { class: "tokens" }), "tokens", turn.usage));
+  if (turn.degraded) row.append(i18n.put(el("span", { class: "tokens" }), turn.degraded));
+  row.append(more);
+  return el("div", { class: "timings" }, el("span", { class: "row" }, bar, numbers), row);
 }

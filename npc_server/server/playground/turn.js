@@ -95,7 +95,8 @@ export function createTurnView({ i18n, onPrompt, onAgain }) {
       if (turn.cut) note("interrupted");
       if (turn.error) parts.push(el("span", { class: "problem", text: turn.error }));
       if (turn.status === "failed") parts.push(again());
-      if (turn.timings && !speaking) parts.push(timingsBar(turn, i18n), promptButton());
+      // A written greeting asks no model: it has no prompt, and no time worth a bar.
+      if (turn.timings && turn.usage && !speaking) parts.push(timingsBar(turn, i18n, promptButton()));
       return parts;
     }
 
