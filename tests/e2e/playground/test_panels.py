@@ -11,7 +11,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_the_bar_shows_where_the_time_went(talk: Talk) -> None:
-    """Queue, prefill and generate stand in the bar in proportion, and in numbers with the tokens."""
+    """The bar shows queue, prefill and generate in proportion; numbers and tokens stand by it."""
     await talk.choose()
     await talk.answered("Tell me a story")
     done = talk.events("reply.done")[-1]
