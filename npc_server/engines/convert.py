@@ -13,6 +13,7 @@ import hashlib
 import os
 import struct
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ PLACEHOLDERS = (
 ARCHITECTURES = frozenset({"llama", "falcon"})
 BYTE_TOKENS = 256
 COPY = 1 << 20
+STALE_SECONDS = 3600
 
 Progress = Callable[[int, int | None], None]
 
@@ -84,18 +86,15 @@ def prepared(
         found = folder / f"{source.stem}.{key}{SUFFIX}"
         if found.is_file():
             return found
-    folder = next((folder for folder in folders if _writable(folder)), None)
-    if folder is None:
+    writable = [folder for folder in folders if _writable(folder)]
+    if not writable:
         raise ModelFileError(
             f"The model {source} must be rewritten for ctransformers, but none of "
             f"{', '.join(map(str, folders))} can be written. Set NPC_DATA_DIR to a folder of yours."
         )
-    target = folder / f"{source.stem}.{key}{SUFFIX}"
+    target = writable[0] / f"{source.stem}.{key}{SUFFIX}"
+    _remove_leftovers(source, writable[0])
     convert(source, target, progress=progress)
-    for old in folder.glob(f"{_escaped(source.stem)}.????????????????{SUFFIX}"):
-        if old != target:
-            with suppress(OSError):
-                old.unlink()
     return target
 
 
@@ -202,7 +201,7 @@ def _is_bpe(header: Header) -> bool:
 
 
 def _beyond_llama(header: Header) -> str | None:
-    """What a llama-architecture model has that ctransformers would compute wrongly or not at all."""
+    """What a llama model has that ctransformers would compute wrongly or not at all."""
     if header.text("general.architecture") != "llama":
         return f"a {header.text('general.architecture')} model cannot be rewritten, only llama"
     kind = header.text("tokenizer.ggml.model")
@@ -246,6 +245,17 @@ def _writable(folder: Path) -> bool:
             return True
     except OSError:
         return False
+
+
+def _remove_leftovers(source: Path, folder: Path) -> None:
+    """Remove rewrites of what the model was before, and what a killed rewrite has left."""
+    for old in folder.glob(f"{_escaped(source.stem)}.????????????????{SUFFIX}"):
+        with suppress(OSError):
+            old.unlink()
+    for broken in folder.glob(".rewrite-*"):
+        with suppress(OSError):
+            if time.time() - broken.stat().st_mtime > STALE_SECONDS:
+                broken.unlink()
 
 
 def _escaped(name: str) -> str:

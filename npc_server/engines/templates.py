@@ -117,9 +117,10 @@ def _arranged(messages: Sequence[Message], *, late_system: bool) -> list[Message
     rest = messages[lead:] if late_system else _folded(messages[lead:])
     arranged = [Message("system", system)]
     for message in rest:
+        text = message.text
         if message.role == arranged[-1].role and len(arranged) > 1:
-            message = Message(message.role, f"{arranged.pop().text}\n{message.text}")
-        arranged.append(message)
+            text = f"{arranged.pop().text}\n{text}"
+        arranged.append(Message(message.role, text))
     return arranged
 
 

@@ -75,6 +75,8 @@ class Guard:
         return self._release(0)
 
     def _keep(self, atom: Atom) -> list[Atom]:
+        if self.finished:
+            return []
         if not self._run:
             return [atom]
         self._run[-1].append(atom)

@@ -71,7 +71,7 @@ class Markup:
         elif self._language is not None:
             self._fence(char)
         elif self._run and char == self._run[0]:
-            self._run += char if len(self._run) < 3 else ""
+            self._run += char if len(self._run) < 3 or char == "_" else ""
         elif self._run:
             run, self._run = self._run, ""
             self._after_run(run, char)

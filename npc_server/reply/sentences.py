@@ -3,10 +3,10 @@
 A sentence ends at a line break; at ``.``, ``!``, ``?`` with the closing quotes and brackets behind
 them, once white space follows; at ``。``, ``！``, ``？`` at once; at ``~`` and ``…`` where what
 stands before is a Korean sentence ending, or the next word is capitalised. No sentence ends at an
-abbreviation, a number or a list number; before a small letter that follows a closing quote; or
-without a letter or digit in it. Korean sentences need no space between them, and, where they end
-politely, no mark: ``안녕하세요 저는 민지예요``. What has run on for ``LONGEST`` code points is
-cut at its last space.
+abbreviation, a number or a list number; before a small letter, or a Korean 하고 or 라고, that
+follows a closing quote; or without a letter or digit in it. Korean sentences need no space between
+them, and, where they end politely, no mark: ``안녕하세요 저는 민지예요``. What has run on for
+``LONGEST`` code points is cut at its last space.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ _INITIALS = regex.compile(r"(?:^|[\s(\"“'‘])(?:(?:\p{L}\.){2,}|(?!I\.)\p{Lu}
 _ENDING_KO = frozenset("요다죠까네지야군나래냐게걸라자어아해")
 _POLITE = regex.compile(r"[가-힣]{2,}요$|[가-힣]+니다$|[가-힣]+니까$|[가-힣]+죠$")
 _NO_ENDING = ("불필요", "대수요", "하니까", "이니까", "으니까")
+_REPORTS_KO = frozenset("하라이")
 _BIEUP = 17
 _HANGUL_FIRST, _FINALS_IN_BLOCK = 0xAC00, 28
 
@@ -163,7 +164,7 @@ def _ends_inside(core: str, char: str) -> bool:
 
 
 def _ends_before_word(core: str, char: str, *, closed: bool) -> bool:
-    if closed and char.islower():
+    if closed and (char.islower() or char in _REPORTS_KO):
         return False
     if core.endswith(("..", "…")):
         return char.isupper() or (_is_hangul(char) and _informal(core.rstrip(".…")))

@@ -1,0 +1,323 @@
+"""The ctransformers engine: the server's side. The model runs in a worker process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from npc_server.engines.base import Capabilities, GenerateRequest, Piece, Usage
+from npc_server.engines.worker_process import Json, WorkerDied, WorkerProcess
+from npc_server.errors import ConfigError, EngineUnavailable, ModelFileError, NpcError, TooLarge
+from npc_server.observability import get_logger
+from npc_server.prompt.messages import Message
+
+WORKER = "npc_server.engines.ctransformers_worker"
+ATTEMPTS = 2
+PATIENCE_SECONDS = 5.0
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CtransformersSettings:
+    """What the engine needs to know.
+
+    Attributes:
+        model: The model's file.
+        name: The model's name for people; the file's name by default.
+        model_type: ctransformers' name of the kind of model, for files before GGUF.
+        template: The prompt template; guessed by default.
+        context: Tokens of prompt and reply; no more than the model was trained with.
+        seats: Replies that are generated at once; fewer where memory is short.
+        threads: Threads that compute; by default the cores.
+        gpu_layers: Layers on the GPU.
+        cache_dir: Where a rewritten model goes if the model's own folder cannot be written.
+        start_timeout: Seconds in which the model must be loaded.
+        backoff_first: Seconds before a crashed worker is started again; doubled each time.
+        backoff_most: The longest such wait, in seconds.
+        command: The worker's command line, for tests.
+    """
+
+    model: Path
+    name: str | None = None
+    model_type: str | None = None
+    template: str | None = None
+    context: int = 2048
+    seats: int = 4
+    threads: int | None = None
+    gpu_layers: int = 0
+    cache_dir: Path | None = None
+    start_timeout: float = 180.0
+    backoff_first: float = 0.1
+    backoff_most: float = 30.0
+    command: tuple[str, ...] = ()
+
+
+class CtransformersEngine:
+    """Runs a model by ctransformers in a worker process, which is started again when it crashes.
+
+    Args:
+        settings: What to load, and how.
+    """
+
+    def __init__(self, settings: CtransformersSettings) -> None:
+        self._settings = settings
+        self._worker: WorkerProcess | None = None
+        self._next: asyncio.Future[WorkerProcess] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._start_at = 0.0
+        self._failures = 0
+        self._closed = False
+        self._facts: Json = {}
+
+    @property
+    def pid(self) -> int | None:
+        """The number of the worker's process; ``None`` while there is none."""
+        return self._worker.pid if self._worker else None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine can do; before ``start``, what it was asked for."""
+        settings = self._settings
+        facts = self._facts
+        return Capabilities(
+            "ctransformers",
+            settings.name or settings.model.stem,
+            facts.get("context", settings.context),
+            facts.get("seats", settings.seats),
+            facts.get("device", "cpu"),
+        )
+
+    async def start(self) -> None:
+        """Load the model, which may rewrite its file first.
+
+        Raises:
+            ModelFileError: The model cannot be read or run.
+            ConfigError: There is no such template.
+            EngineUnavailable: It was not loaded in time, or the engine is closed.
+        """
+        if self._closed:
+            raise EngineUnavailable("The engine is closed.")
+        self._worker = await self._launch()
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def close(self) -> None:
+        """End the worker and with it every reply."""
+        self._closed = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        self._answer_waiting(EngineUnavailable("The engine is closed."))
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.stop()
+
+    @asynccontextmanager
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Piece]]:
+        """Stream one reply. A reply that a crash cuts is gone on with once, from where it was.
+
+        Raises:
+            EngineUnavailable: The worker crashed twice, or cannot be started.
+            TooLarge: The prompt does not fit into the context.
+        """
+        async with aclosing(self._pieces(request)) as pieces:
+            yield pieces
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens of this model each text takes."""
+        return await self._count({"op": "count_tokens", "texts": [_clean(text) for text in texts]})
+
+    async def count_prompt(self, messages: Sequence[Message]) -> int:
+        """How many tokens the prompt takes, template included."""
+        return (await self._count({"op": "count_prompt", "messages": _pairs(messages)}))[0]
+
+    async def warm(self, messages: Sequence[Message], affinity: str) -> None:
+        """Read a prompt ahead of time; given up as soon as a reply needs the seat."""
+        command = {"op": "warm", "messages": _pairs(messages), "affinity": _clean(affinity)}
+        if self._worker is None:
+            return
+        with suppress(WorkerDied):
+            async with aclosing(self._worker.ask(command)) as events:
+                async for _ in events:
+                    pass
+
+    async def forget(self, affinity: str) -> None:
+        """Drop what seats hold for every affinity that begins so."""
+        if self._worker is not None:
+            self._worker.tell({"op": "forget", "affinity": _clean(affinity)})
+
+    async def _pieces(self, request: GenerateRequest) -> AsyncGenerator[Piece]:
+        said, before = "", 0
+        for attempt in range(1, ATTEMPTS + 1):
+            worker = await self._current()
+            command = _command(request, request.prefix + said, before)
+            made = before
+            try:
+                async with aclosing(worker.ask(command)) as events:
+                    async for event in events:
+                        piece = _piece(event, before)
+                        made = before + event.get("made", 0)
+                        said += piece.text
+                        yield piece
+            except WorkerDied as error:
+                reason = str(error)
+                log.warning("reply_cut", attempt=attempt, reason=reason)
+            else:
+                self._failures = 0
+                return
+            before = min(made, request.sampling.max_tokens - 1)
+        raise EngineUnavailable(f"The model's worker crashed twice in one reply: {reason}.")
+
+    async def _count(self, command: Json) -> list[int]:
+        for _ in range(ATTEMPTS):
+            worker = await self._current()
+            with suppress(WorkerDied):
+                async with aclosing(worker.ask(command)) as events:
+                    async for event in events:
+                        _raise_error(event)
+                        return list(event["counts"])
+        raise EngineUnavailable("The model's worker crashed while it counted tokens.")
+
+    async def _current(self) -> WorkerProcess:
+        """The worker; waits for one that is being started."""
+        if self._worker is not None and not self._worker.ended.is_set():
+            return self._worker
+        if self._closed or self._keeper is None:
+            raise EngineUnavailable("The engine is closed or was never started.")
+        wait = self._start_at - asyncio.get_running_loop().time()
+        if wait > PATIENCE_SECONDS:
+            raise EngineUnavailable(
+                "The model's worker crashed several times; it is started again later.",
+                retry_after_ms=int(wait * 1000),
+            )
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self._next)
+
+    async def _keep(self) -> None:
+        """Start the worker again whenever it has ended."""
+        while True:
+            if self._worker is not None:
+                await self._worker.ended.wait()
+                log.error("worker_ended", pid=self._worker.pid, failures=self._failures)
+                await self._worker.stop(patience=0)
+                self._worker = None
+            delay = self._backoff()
+            self._failures += 1
+            self._start_at = asyncio.get_running_loop().time() + delay
+            await asyncio.sleep(delay)
+            await self._try_again()
+
+    def _backoff(self) -> float:
+        settings = self._settings
+        return min(settings.backoff_most, settings.backoff_first * 2.0 ** min(self._failures, 30))
+
+    async def _try_again(self) -> None:
+        try:
+            worker = await self._launch()
+        except NpcError as error:
+            log.warning("worker_not_started", reason=error.message)
+            self._answer_waiting(error)
+        else:
+            self._worker = worker
+            self._answer_waiting(worker)
+
+    def _answer_waiting(self, outcome: WorkerProcess | NpcError) -> None:
+        waiting, self._next = self._next, None
+        if waiting is None or waiting.done():
+            return
+        if isinstance(outcome, WorkerProcess):
+            waiting.set_result(outcome)
+        else:
+            waiting.set_exception(outcome)
+            # Whoever waited may have gone.
+            waiting.exception()
+
+    async def _launch(self) -> WorkerProcess:
+        settings = self._settings
+        name = settings.model.name
+        try:
+            worker = await WorkerProcess.launch(
+                settings.command or WORKER, _load_command(settings), seconds=settings.start_timeout
+            )
+        except WorkerDied as error:
+            raise ModelFileError(
+                f"The worker ended while it loaded {name}: {error}. The file is damaged, of a kind "
+                "that ctransformers does not know, or too large for the memory."
+            ) from error
+        except TimeoutError:
+            raise EngineUnavailable(
+                f"{name} was not loaded within {settings.start_timeout:.0f} seconds. "
+                "Raise NPC_TIMEOUTS__START, or take a smaller model."
+            ) from None
+        facts = worker.facts
+        if facts["event"] == "failed":
+            await worker.stop()
+            kind = ConfigError if facts["kind"] == "ConfigError" else ModelFileError
+            raise kind(facts["message"])
+        self._facts = facts
+        log.info("model_loaded", pid=worker.pid, model=name, **_told(facts))
+        self._warn(facts)
+        return worker
+
+    def _warn(self, facts: Json) -> None:
+        settings = self._settings
+        if facts["context"] < settings.context:
+            log.warning("context_limited", asked=settings.context, context=facts["context"])
+        if facts["seats"] < settings.seats:
+            log.warning("seats_limited", asked=settings.seats, seats=facts["seats"])
+        if not facts["split_known"]:
+            log.warning("tokenizer_guessed", model=settings.model.name, used=facts["split"])
+        if facts["template_guessed"] and facts["template"] == "plain":
+            log.warning("template_unknown", model=settings.model.name, used="plain")
+
+
+def _load_command(settings: CtransformersSettings) -> Json:
+    wanted = asdict(settings)
+    paths = {"model": str(settings.model.absolute())}
+    if settings.cache_dir is not None:
+        paths["cache_dir"] = str(settings.cache_dir.absolute())
+    return {**wanted, **paths}
+
+
+def _command(request: GenerateRequest, prefix: str, made: int) -> Json:
+    return {
+        "op": "generate",
+        "messages": _pairs(request.messages),
+        "sampling": request.sampling.model_dump(),
+        "max_tokens": request.sampling.max_tokens - made,
+        "affinity": _clean(request.affinity),
+        "stop": [_clean(stop) for stop in request.stop],
+        "seed": request.seed & 0xFFFFFFFFFFFFFFFF >> 1,
+        "prefix": _clean(prefix),
+    }
+
+
+def _piece(event: Json, made: int) -> Piece:
+    _raise_error(event)
+    if "finish" not in event:
+        return Piece(event["text"])
+    prompt, cached, completion = event["usage"]
+    return Piece(event["text"], event["finish"], Usage(prompt, cached, completion + made))
+
+
+def _raise_error(event: Json) -> None:
+    if "error" in event:
+        kind = TooLarge if event["error"] == TooLarge.code else EngineUnavailable
+        raise kind(event["message"])
+
+
+def _told(facts: Json) -> Json:
+    return {name: facts[name] for name in ("context", "seats", "device", "template")}
+
+
+def _pairs(messages: Sequence[Message]) -> list[list[str]]:
+    return [[message.role, _clean(message.text)] for message in messages]
+
+
+def _clean(text: str) -> str:
+    """The text without lone surrogates, which JSON cannot carry."""
+    return text.encode(errors="replace").decode()

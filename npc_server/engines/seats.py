@@ -1,0 +1,141 @@
+"""PURE. Who sits where: which seat a reply gets, and how much of its prompt is there already.
+
+A reply depends on its request alone, not on what the seat read before. Floating-point sums depend
+on how many tokens are read at once, so a token's state is used again only where it would come out
+the same: in whole blocks of 32 tokens of a prompt. Tokens behind the last whole block, and those
+that the model said itself, are read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from npc_server.engines.prefix import common_length
+
+BLOCK = 32
+CHUNK = 64
+
+
+@dataclass
+class Seat:
+    """One instance of the model with a memory of its own.
+
+    Attributes:
+        number: From 0; the name of the instance.
+        affinity: For whom it was used last.
+        job: What it works on; ``None`` while it is idle.
+        hint: Whether that work is only a hint and may be dropped.
+        used: When it was used last, as a counter.
+        tokens: What its memory holds.
+        whole: How many of these, from the first, can be used again.
+    """
+
+    number: int
+    affinity: str | None = None
+    job: int | None = None
+    hint: bool = False
+    used: int = 0
+    tokens: list[int] = field(default_factory=list)
+    whole: int = 0
+
+    def begin(self, prompt: Sequence[int]) -> int:
+        """Keep what can be used for a prompt; returns how many tokens need not be read."""
+        common = min(common_length(self.tokens, prompt), self.whole, max(len(prompt) - 1, 0))
+        kept = common // BLOCK * BLOCK
+        del self.tokens[kept:]
+        self.whole = kept
+        return kept
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Note that a part of a prompt was read, which began at a whole block."""
+        self.tokens += tokens
+        self.whole = len(self.tokens) // BLOCK * BLOCK
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.affinity = None
+        self.tokens.clear()
+        self.whole = 0
+
+
+class Seats:
+    """The seats of a worker, made one by one as they are needed.
+
+    Args:
+        most: How many there may be.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._seats: list[Seat] = []
+        self._uses = 0
+
+    def __iter__(self) -> Iterator[Seat]:
+        """Every seat that was made."""
+        return iter(self._seats)
+
+    def take(self, job: int, affinity: str, *, hint: bool) -> Seat | None:
+        """Give a seat to a job; ``None`` if it has to wait.
+
+        In this order: the idle seat that was used for the same affinity; one that holds nothing; a
+        new one; the one that was idle longest; and, unless the job is a hint itself, one whose
+        work is a hint.
+        """
+        seat = self._find(affinity, hint=hint)
+        if seat is not None:
+            self._uses += 1
+            seat.job, seat.hint, seat.used, seat.affinity = job, hint, self._uses, affinity
+        return seat
+
+    def leave(self, job: int) -> None:
+        """The job has ended; its seat is idle."""
+        for seat in self._seats:
+            if seat.job == job:
+                seat.job = None
+                if seat.affinity is None:
+                    seat.clear()
+
+    def forget(self, affinity: str) -> None:
+        """Drop what seats hold for affinities that begin so; where one works, when it has ended."""
+        for seat in self._seats:
+            if seat.affinity is not None and seat.affinity.startswith(affinity):
+                seat.affinity = None
+                if seat.job is None:
+                    seat.clear()
+
+    def _find(self, affinity: str, *, hint: bool) -> Seat | None:
+        free = [seat for seat in self._seats if seat.job is None]
+        own = self._oldest(free, lambda seat: seat.affinity == affinity)
+        hinted = (
+            [] if hint else [seat for seat in self._seats if seat.job is not None and seat.hint]
+        )
+        own = own or self._oldest(hinted, lambda seat: seat.affinity == affinity)
+        if own is not None:
+            return own
+        blank = self._oldest(free, lambda seat: seat.affinity is None)
+        if blank is not None or len(self._seats) < self.most:
+            return blank or self._make()
+        return self._oldest(free) or self._oldest(hinted)
+
+    def _make(self) -> Seat:
+        seat = Seat(len(self._seats))
+        self._seats.append(seat)
+        return seat
+
+    @staticmethod
+    def _oldest(
+        seats: Sequence[Seat], fits: Callable[[Seat], bool] = lambda _seat: True
+    ) -> Seat | None:
+        return min((seat for seat in seats if fits(seat)), key=lambda seat: seat.used, default=None)
+
+
+def chunk(position: int, length: int, *, alone: bool) -> int:
+    """How many tokens of a prompt to read at once: few, so that others are not kept waiting.
+
+    Args:
+        position: How many are read; a multiple of ``BLOCK``.
+        length: How many there are.
+        alone: Whether nobody else is waiting.
+    """
+    return min(CHUNK if alone else BLOCK, length - position)
