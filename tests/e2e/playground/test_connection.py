@@ -32,7 +32,9 @@ async def test_a_reload_in_the_middle_of_a_reply(talk: Talk) -> None:
     """A page that comes back shows what was said of the reply in flight, and how it ended."""
     await talk.choose()
     await talk.say("Tell me a story")
-    await talk.until(lambda: len(talk.events("reply.delta")) > 8)
+    await talk.until(lambda: len(talk.events("reply.started")) > 1)
+    turn = talk.events("reply.started")[-1]["turn"]
+    await talk.until(lambda: len(talk.events("reply.delta", turn=turn)) > 8)
     await talk.page.reload()
     await expect(talk.replies().last).to_have_attribute("data-status", "done")
     text = await talk.replies().last.locator(".words").inner_text()

@@ -118,9 +118,11 @@ async def test_frames_are_bounded(talk: Talk) -> None:
     """The panel keeps the newest 500 frames."""
     await talk.choose()
     await talk.page.locator("#frames-toggle").click()
-    await talk.answered("Tell me everything")
-    await talk.answered("Tell me everything")
-    assert len(talk.sent) + len(talk.received) > 600
+    for _ in range(8):
+        await talk.answered("Tell me everything")
+        if len(talk.sent) + len(talk.received) > 550:
+            break
+    assert len(talk.sent) + len(talk.received) > 550
     await expect(talk.page.locator("#frames-count")).to_have_text("500 of 500")
     await expect(talk.page.locator("#frames-list li")).to_have_count(500)
     last = talk.page.locator("#frames-list li").last
