@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from blockbuster import blockbuster_ctx
 from support import FAST, Json, Start
 
 from npc_server.app import App, running
 from npc_server.client import Client, session
 from npc_server.config import Settings
+
+
+@pytest.fixture(autouse=True)
+def _blocking_calls_fail() -> Iterator[None]:
+    """A blocking call of ours on the event loop fails the test."""
+    with blockbuster_ctx(scanned_modules=["npc_server"]):
+        yield
 
 
 @pytest.fixture
