@@ -32,14 +32,24 @@ STORY = (
     "second laid them, and the youngest sang so that nobody counted the hours. They say that "
     "he is singing still, and on a windless night you can hear him, if you stand close."
 )
+MARE = (
+    "*nods* Grey mare? I know her. Bring her before noon and keep the boy away from her heels. "
+    "Four shoes, two coppers, and I'll not argue if she's as gentle as you say!"
+)
+WELL = (
+    "*grins* That it sings! Three brothers dug it, and the youngest sang so that nobody counted "
+    "the hours. I have stood there at midnight. All I heard was the innkeeper's cat."
+)
 TALE = "옛날 옛적에 호랑이 한 마리가 살았단다. 그 호랑이는 곶감을 제일 무서워했지. 왜 그랬을까?"
 LONG = "One word after another, and then one more. " * 12
 SCRIPT: Json = {
     "rules": [
+        {"match": "mare", "reply": MARE, "first_ms": 210, "piece_ms": 30},
+        {"match": "the well", "reply": WELL, "first_ms": 180, "piece_ms": 30},
         {"match": "story", "reply": STORY, "first_ms": 60, "piece_ms": 25},
         {"match": "옛날", "reply": TALE, "piece_ms": 15},
         {"match": "everything", "reply": LONG, "piece": "char"},
-        {"match": "break", "fail": "unavailable"},
+        {"match": r"break\s*$", "fail": "unavailable"},
         {"reply": "All right. I will think about that."},
     ]
 }

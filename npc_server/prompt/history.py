@@ -94,6 +94,7 @@ def _as_perceived(
 def _label_pattern(names: Iterable[str]) -> regex.Pattern[str]:
     known = sorted({*names, *_ROLES}, key=lambda name: (-len(name), name))
     return regex.compile(
-        rf"^(?P<label>[\W_]{{0,8}}(?:{'|'.join(map(regex.escape, known))})[\W_]{{0,4}}?)[:：﹕]",
+        rf"^(?P<label>[\W_]{{0,8}}(?:{'|'.join(map(regex.escape, known))})[\W_]{{0,4}}?)"
+        r"\s{0,4}[:：﹕]",
         flags=regex.IGNORECASE,
     )

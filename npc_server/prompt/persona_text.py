@@ -17,8 +17,6 @@ RECENT = 4
 GESTURES_SHOWN = 4
 """So many of the persona's gestures are named as examples."""
 
-_USUAL_GESTURES = ("nod", "smile", "laugh", "sigh")
-
 RANKS = {
     "cast.player": 1,
     "persona.description": 2,
@@ -150,7 +148,7 @@ def _present(given: PromptInput, say: Phrases) -> Iterator[tuple[str, str]]:
 
 def _rules(given: PromptInput, say: Phrases) -> str:
     persona = given.persona
-    shown = (persona.gestures or _USUAL_GESTURES)[:GESTURES_SHOWN]
+    shown = (persona.gestures or say.usual_gestures)[:GESTURES_SHOWN]
     gestures = ", ".join(f"*{name.replace('_', ' ')}*" for name in shown)
     language, *others = (
         say.tongues.get(tag, tag) for tag in spoken_languages(persona, given.locale)

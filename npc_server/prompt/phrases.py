@@ -24,6 +24,7 @@ class Phrases:
     present: str
     rules: str
     gestures: str
+    usual_gestures: tuple[str, ...]
     language: str
     languages: str
     facts: str
@@ -54,6 +55,7 @@ ENGLISH = Phrases(
         " way people talk. No narration. Stay in character and never speak of these rules."
     ),
     gestures="You may show a gesture as one or two words in asterisks, such as {gestures}.",
+    usual_gestures=("nod", "smile", "laugh", "sigh"),
     language="Speak {language}.",
     languages="Speak {language}; you also know {others}.",
     facts="How things stand: {text}",
@@ -99,6 +101,7 @@ KOREAN = Phrases(
         " 이 규칙에 대해서는 절대 말하지 마세요."
     ),
     gestures="몸짓은 {gestures}처럼 별표 사이에 한두 단어로만 쓸 수 있습니다.",
+    usual_gestures=("끄덕임", "미소", "웃음", "한숨"),
     language="{language}로 말하세요.",
     languages="{language}로 말하세요. {others}도 할 줄 압니다.",
     facts="지금 형편: {text}",

@@ -2,7 +2,9 @@
 
 ========================  =====================================================================
 ``*smiles*``, ``_nods_``  a direction, unless it is one word that is neither a gesture nor a
-                          word of the stage: ``*really*`` is emphasis and is spoken
+                          word of the stage: ``*really*`` is emphasis and is spoken; so are
+                          several words inside a sentence that begin as no direction does:
+                          ``*have been*``
 ``**never do that**``     emphasis, unless it names a gesture as a direction does, or begins with
                           he, she, they, his, her, their
 ``[sighs]``, ``<nods>``   always a direction
@@ -48,6 +50,15 @@ MANNERS = frozenset(
 PLAIN = frozenset(("think", "point", "jump", "leap", "dance", "cry", "back", "muse", "gesture"))
 """Names of gestures that, uninflected, are as likely a stressed word."""
 
+STRESSED = frozenset(
+    (
+        *("i", "you", "we", "not", "never", "always", "very", "so", "too", "all", "any", "every"),
+        *("have", "had", "been", "be", "are", "were", "will", "would", "can", "could", "should"),
+        *("must", "may", "might", "do", "did", "used", "to", "if", "am"),
+    )
+)
+"""Words with which stressed speech begins and directions do not."""
+
 _ARTICLES = frozenset(("a", "an", "the", "or", "and", "no", "of", "for", "in"))
 _THIRD = frozenset({"he", "she", "they", "his", "her", "their"})
 _SPOKEN = regex.compile(r"(?i)\b(?:i|i'm|i’m|i'll|i’ll|we|we're|you|your|you're|let's|my|our)\b")
@@ -69,6 +80,18 @@ def starred(words: str, stars: int, *, closed: bool) -> bool:
     if count == 1 and (closed or stars > 1):
         return _begins(words)
     return True
+
+
+def stressed(words: str) -> bool:
+    """Whether several words in asterisks, inside a sentence, are stressed speech.
+
+    They are if they begin as no direction does, with an auxiliary verb, a negation or one who
+    speaks or is spoken to, and hold no verb of the stage and no gesture.
+    """
+    found = stems(words)
+    if not found or not _first(words) & STRESSED or canonical_gesture(words):
+        return False
+    return not any(bases & STAGE for bases in found)
 
 
 def parenthesised(words: str, *, at_border: bool) -> bool:

@@ -8,7 +8,7 @@ they only say that it is speech.
 
 from __future__ import annotations
 
-from npc_server.reply.directions import parenthesised, starred
+from npc_server.reply.directions import parenthesised, starred, stressed
 from npc_server.reply.parts import Atom, Mark
 
 LONGEST_ASIDE = 60
@@ -21,7 +21,8 @@ _ROUND = frozenset("(（")
 _SQUARE = frozenset("[【")
 _LIST_MARKS = frozenset("#>-+•–=")
 _QUOTES = frozenset('"“”「」『』')
-_FINALS = frozenset(".!?…~。！？\"”’':;")
+_FINALS = frozenset(".!?…~。！？")
+_CLOSING_QUOTES = frozenset("\"”’'")
 _SMILEYS = frozenset(":;=")
 
 
@@ -32,7 +33,7 @@ class Markup:
         self._out: list[Atom] = []
         self._last = "\n"
         self._visible = ""
-        self._after_mark = False
+        self._at_border = True
         self._run = ""
         self._open = ""
         self._stars = 0
@@ -139,7 +140,7 @@ class Markup:
     def _begin(self, opener: str, stars: int) -> None:
         self._open, self._stars = opener, stars
         self._inner, self._size, self._depth = "", 0, 1
-        self._border = self._after_mark or self._last == "\n" or self._visible in _FINALS
+        self._border = self._at_border or self._last == "\n"
 
     def _inside(self, char: str) -> None:
         if self._hidden:
@@ -194,7 +195,8 @@ class Markup:
         if self._open in "*_":
             if not self._stars and not closed:
                 return False
-            return starred(self._inner, self._stars or 1, closed=closed)
+            emphasis = closed and not self._border and stressed(self._inner)
+            return not emphasis and starred(self._inner, self._stars or 1, closed=closed)
         if self._open in _ROUND:
             return ending or parenthesised(self._inner, at_border=self._border)
         return closed or ending or self._open in _SQUARE
@@ -203,7 +205,7 @@ class Markup:
         words = self._inner.strip()
         self._open = ""
         self._out.append(Mark(words))
-        self._after_mark = True
+        self._at_border = True
         if self._last not in " \n":
             self._emit(" ")
 
@@ -238,7 +240,7 @@ class Markup:
                 return
         else:
             self._visible = char
-            self._after_mark = False
+            self._at_border = char in _FINALS or (self._at_border and char in _CLOSING_QUOTES)
         self._last = char
         self._out.append(char)
 

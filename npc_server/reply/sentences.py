@@ -81,14 +81,10 @@ class Splitter:
         self._append(char, at)
         return done + self._cut_long()
 
-    def space(self, char: str, at: int) -> list[Sentence]:
-        """Take one character of white space that stands at ``at`` in the text."""
-        if not self._buffer:
-            return []
-        done = self.pause(char)
-        if not done:
+    def space(self, char: str, at: int) -> None:
+        """Take one character of white space that stands at ``at`` in the text, after ``pause``."""
+        if self._buffer:
             self._append(char, at)
-        return done
 
     def pause(self, char: str) -> list[Sentence]:
         """What is complete if white space follows, whether or not it becomes part of the text."""

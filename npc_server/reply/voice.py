@@ -111,12 +111,11 @@ class Voice:
     def _char(self, char: str) -> None:
         if self._pending:
             if not (self._after_mark and char in _CLINGING and self._pending == " "):
-                self._tell(self._splitter.space(self._pending, self._length))
+                self._splitter.space(self._pending, self._length)
                 self._say(self._pending)
             self._pending = ""
         self._after_mark = False
-        done = self._splitter.push(char, self._length)
-        self._tell(done)
+        self._tell(self._splitter.push(char, self._length))
         self._say(char)
 
     def _say(self, char: str) -> None:

@@ -34,8 +34,8 @@ function face(differences) {
   return {
     brows: 0,
     slant: 0,
-    open: 1,
-    squint: 0.05,
+    open: 0.88,
+    squint: 0.12,
     curve: 0.22,
     mouth: 0,
     width: 25,

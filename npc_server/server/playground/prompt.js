@@ -92,7 +92,10 @@ function isNothing(what) {
   return !what || (Array.isArray(what) && what.length === 0);
 }
 
-/** @param {unknown} what */
+/**
+ * @param {unknown} what
+ * @returns {string}
+ */
 function plain(what) {
   if (Array.isArray(what)) return what.map(plain).join(", ");
   return typeof what === "object" ? JSON.stringify(what) : String(what);

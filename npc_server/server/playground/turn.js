@@ -83,7 +83,7 @@ export function createTurnView({ i18n, onPrompt, onAgain }) {
      */
     function footParts(heard, speaking) {
       const parts = [];
-      const note = (/** @type {string} */ key, /** @type {any} */ values) =>
+      const note = (/** @type {string} */ key, /** @type {any} */ values = {}) =>
         parts.push(i18n.put(el("span", { class: "note" }), key, values));
       if (turn.kind === "silent") note("silent", { name });
       if (turn.status === "pending") note("sending");

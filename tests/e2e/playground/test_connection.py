@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from browser import STORY, OpenTalk, Talk, write_script
 from playwright.async_api import WebSocketRoute, expect
-from processes import COMMAND, Servers
+from processes import Servers
+
+from npc_server.server.keys import KeyFile
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -31,7 +32,9 @@ async def test_a_reload_in_the_middle_of_a_reply(talk: Talk) -> None:
     """A page that comes back shows what was said of the reply in flight, and how it ended."""
     await talk.choose()
     await talk.say("Tell me a story")
-    await talk.until(lambda: len(talk.events("reply.delta")) > 8)
+    await talk.until(lambda: len(talk.events("reply.started")) > 1)
+    turn = talk.events("reply.started")[-1]["turn"]
+    await talk.until(lambda: len(talk.events("reply.delta", turn=turn)) > 8)
     await talk.page.reload()
     await expect(talk.replies().last).to_have_attribute("data-status", "done")
     text = await talk.replies().last.locator(".words").inner_text()
@@ -110,8 +113,8 @@ async def test_what_is_said_while_away_waits(talk: Talk) -> None:
     def route(socket: WebSocketRoute) -> None:
         sockets.append(socket)
         server = socket.connect_to_server()
-        server.on_message(lambda message: socket.send(message))
-        socket.on_message(lambda message: server.send(message))
+        server.on_message(socket.send)
+        socket.on_message(server.send)
 
     await talk.page.route_web_socket("**/*", route)
     await talk.choose()
@@ -140,8 +143,7 @@ async def test_an_api_key_is_asked_for(
     open_talk: OpenTalk, servers: Servers, tmp_path: Path
 ) -> None:
     """With API keys the page asks for one, says when it is wrong, and never shows it in frames."""
-    add = (*COMMAND, "keys", "add", "tests", "--role", "host", "--data-dir", str(tmp_path / "data"))
-    key = subprocess.run(add, capture_output=True, text=True, check=True).stdout.strip()
+    _, key = KeyFile(tmp_path / "data" / "keys.json").add("tests", "host", 0)
     script = str(write_script(tmp_path))
     url = servers.start("--engine", "scripted", "--auth", "keys", NPC_SCRIPT=script).page
     async with open_talk(url=url) as talk:

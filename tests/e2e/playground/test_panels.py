@@ -11,7 +11,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_the_bar_shows_where_the_time_went(talk: Talk) -> None:
-    """Queue, prefill and generate stand in the bar in proportion, and in numbers with the tokens."""
+    """The bar shows queue, prefill and generate in proportion; numbers and tokens stand by it."""
     await talk.choose()
     await talk.answered("Tell me a story")
     done = talk.events("reply.done")[-1]
@@ -118,9 +118,11 @@ async def test_frames_are_bounded(talk: Talk) -> None:
     """The panel keeps the newest 500 frames."""
     await talk.choose()
     await talk.page.locator("#frames-toggle").click()
-    await talk.answered("Tell me everything")
-    await talk.answered("Tell me everything")
-    assert len(talk.sent) + len(talk.received) > 600
+    for _ in range(8):
+        await talk.answered("Tell me everything")
+        if len(talk.sent) + len(talk.received) > 550:
+            break
+    assert len(talk.sent) + len(talk.received) > 550
     await expect(talk.page.locator("#frames-count")).to_have_text("500 of 500")
     await expect(talk.page.locator("#frames-list li")).to_have_count(500)
     last = talk.page.locator("#frames-list li").last

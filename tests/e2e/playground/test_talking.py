@@ -76,7 +76,7 @@ async def _cut_with(talk: Talk, cut: Any) -> tuple[str, str]:
 
 
 async def test_escape_cuts_the_reply_to_what_was_heard(talk: Talk) -> None:
-    """Escape keeps what was shown, strikes out what was sent and not heard, and tells the server."""
+    """Escape keeps what was shown, strikes out what was sent beyond it, and tells the server."""
     heard, rest = await _cut_with(talk, lambda: talk.page.keyboard.press("Escape"))
     done, event = talk.events("reply.done")[-1], talk.events("reply.heard")[-1]
     assert 20 <= len(heard) < len(STORY)
@@ -164,7 +164,7 @@ async def test_enter_in_a_composition_does_not_send(talk: Talk) -> None:
 
 
 async def test_the_key_that_ends_a_composition_does_not_send(talk: Talk) -> None:
-    """A browser that reports the last Enter of a composition by key code 229 alone sends nothing."""
+    """Where only key code 229 tells that Enter ends a composition, nothing is sent either."""
     await talk.choose()
     await talk.page.locator("#field").fill("안녕")
     await talk.page.evaluate(

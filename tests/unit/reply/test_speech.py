@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from npc_server.reply import Gesture, ReplyParser, Speech
+from npc_server.reply.gate import Gate
+from npc_server.reply.parts import Mark
 
 
 def spoken(text: str, **given: object) -> ReplyParser:
@@ -50,6 +52,11 @@ def gestures(text: str, own: tuple[str, ...] = ()) -> list[tuple[str, int]]:
         ("【한숨】 그래.", "그래."),
         ("그래. (창밖을 본다", "그래."),
         ("*softly* Come in.", "Come in."),
+        ("Well *I look away* yes.", "Well yes."),
+        ("Well *so, nodding* yes.", "Well yes."),
+        ("*I have a plan.* Yes.", "Yes."),
+        ("Well *long silence* yes.", "Well yes."),
+        ("He said “no.” (He turns.) Yes.", "He said “no.” Yes."),
         ("(pause) Come in.", "Come in."),
         ("<think>The player is rude.\nHmm.</think>Come in.", "Come in."),
         ("Fine.<think>never closed", "Fine."),
@@ -66,6 +73,9 @@ def test_a_stage_direction_is_not_spoken(raw: str, text: str) -> None:
         ("I am *really* glad.", "I am really glad."),
         ("*정말* 좋아요.", "정말 좋아요."),
         ("Please *stop* that.", "Please stop that."),
+        ("Say: I *have been* here.", "Say: I have been here."),
+        ("He said *no* and *I mean it*.", "He said no and I mean it."),
+        ("I like 'The Tale' (a book).", "I like 'The Tale' (a book)."),
         ("**Never do that** again.", "Never do that again."),
         ("**Never do that\nagain.", "Never do that\nagain."),
         ("It is Mira (the innkeeper), I think.", "It is Mira (the innkeeper), I think."),
@@ -170,6 +180,7 @@ def test_a_reply_ends_where_somebody_else_or_the_template_begins(
         ("*smiles* Bram: Hello.", "Hello."),
         ("Bram: Hello.\nBram: Come in.", "Hello.\nCome in."),
         ("Assistant: Hello.", "Hello."),
+        ("B`ram: Hello.\nB`ram: Come in.", "Hello.\nCome in."),
         ("Bram is my name: remember it.", "Bram is my name: remember it."),
         ("Mira says so. Annabel: a fine name.", "Mira says so. Annabel: a fine name."),
         ("Ask Mira: she knows.", "Ask Mira: she knows."),
@@ -186,6 +197,14 @@ def test_the_own_label_goes_and_names_in_speech_stay(raw: str, text: str) -> Non
 def test_a_half_template_token_at_the_end_is_dropped() -> None:
     """What the length limit cut from a template token is not spoken."""
     assert spoken("Hello. </").text == "Hello."
+
+
+def test_a_closed_gate_lets_nothing_through() -> None:
+    """After its end a gate swallows whatever the earlier stages still had."""
+    gate = Gate(("Bram",), ("Anna",))
+    assert [atom for char in "Anna:" for atom in gate.push(char)] == []
+    assert gate.push("x") == []
+    assert gate.push(Mark("nods")) == []
 
 
 def test_nothing_is_taken_after_the_end() -> None:
@@ -222,6 +241,7 @@ def test_a_known_direction_is_a_gesture(raw: str, found: list[tuple[str, int]]) 
     [
         ("*smiles* Hi", ("nod",), []),
         ("*smiles and nods* Hi", ("nod",), ["nod"]),
+        ("*chuckles* Hi", ("laugh",), ["laugh"]),
         ("*shakes his head*", ("Shake Head",), ["Shake Head"]),
         ("*wipes both hands on the apron*", ("wipe_hands",), ["wipe_hands"]),
         ("*찻잔을 내려놓는다*", ("찻잔",), ["찻잔"]),

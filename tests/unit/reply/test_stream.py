@@ -41,7 +41,7 @@ def but_speech(parts: list[Part]) -> list[Part]:
     return [part for part in parts if not isinstance(part, Speech)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(TEXT, st.lists(st.integers(0, 1000), max_size=20))
 def test_pieces_do_not_matter(text: str, places: list[int]) -> None:
     """Any cut of a text gives the same speech, sentences, feelings and gestures."""
@@ -52,7 +52,7 @@ def test_pieces_do_not_matter(text: str, places: list[int]) -> None:
     assert but_speech(others) == but_speech(parts)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(TEXT | st.text(max_size=60))
 def test_what_holds_for_every_reply(text: str) -> None:
     """Speech is the text, sentences and places are in it, and white space is in order."""
@@ -76,7 +76,7 @@ def test_what_holds_for_every_reply(text: str) -> None:
             assert 0 <= part.at_char <= len(said)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(TEXT)
 def test_nothing_that_must_not_be_spoken_is(text: str) -> None:
     """No asterisk, bracket, template token, label or recital is ever in a reply's text."""
@@ -105,7 +105,7 @@ def test_plain_speech_streams_at_once() -> None:
 def test_long_replies_take_linear_time() -> None:
     """Ten times the text takes about ten times as long, for texts that hold much back."""
     for unit in ("*a", "(", "((a)", "<a", "An", "you never tell ", "a" * 50, "- ", "**", "가나 "):
-        short, long = _seconds(unit * 100), _seconds(unit * 1000)
+        short, long = _seconds(unit * 50), _seconds(unit * 500)
         assert long < 60 * short + 0.05, unit
 
 
