@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
@@ -65,7 +64,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
     ids = Ids(clock)
     metrics = Metrics()
     async with contextlib.AsyncExitStack() as stack:
-        store = await _start_store(settings, stack)
+        store = await _start_store(settings, ids, stack)
         library = Library([builtin_personas(), *settings.personas])
         library.load()
         stop = asyncio.Event()
@@ -102,15 +101,15 @@ async def running(settings: Settings) -> AsyncIterator[App]:
         yield App(address, engine, store, library, dialogue, loading)
 
 
-async def _start_store(settings: Settings, stack: contextlib.AsyncExitStack) -> Store:
-    url = settings.redis_url
-    owner = None
-    if url is None:
+async def _start_store(settings: Settings, ids: Ids, stack: contextlib.AsyncExitStack) -> Store:
+    if settings.redis_url is not None:
+        opening = open_store(settings.redis_url, settings, owner=ids.new())
+    else:
         embedded = EmbeddedRedis(settings.data_dir)
         stack.push_async_callback(embedded.stop)
         url = await embedded.start()
-        owner = embedded.owner
-    return await stack.enter_async_context(open_store(url, settings, owner=owner))
+        opening = open_store(url, settings, owner=embedded.owner, own=True)
+    return await stack.enter_async_context(opening)
 
 
 async def _load(engine: Engine) -> None:

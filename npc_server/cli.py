@@ -373,3 +373,7 @@ def _shown(value: Any) -> str:
 
 def _without_password(name: str, value: Any) -> Any:
     return redact(value) if name == "redis_url" and value else value
+
+
+if __name__ == "__main__":
+    main()

@@ -33,7 +33,7 @@ from npc_server.rooms import (
     no_such_conversation,
 )
 from npc_server.speaking import Speaker, Speech
-from npc_server.store import Answer, Fenced, RevisionConflict, Store
+from npc_server.store import Answer, Fenced, Partial, RevisionConflict, Store
 
 log = get_logger(__name__)
 
@@ -289,6 +289,10 @@ class Dialogue:
                 self._spawn(self._abandon(room, room.live))
         self.rooms.drop_unused()
 
+    def prompt_of(self, turn: str) -> dict[str, Any] | None:
+        """The effective prompt of a recent reply, for people who tune personas."""
+        return self.speaker.prompt_of(turn)
+
     async def drain(self, seconds: float) -> None:
         """Refuse new turns, give replies some time to end, and cut the rest."""
         self.draining.set()
@@ -468,7 +472,7 @@ class Dialogue:
             except NpcError as error:
                 log.warning("reply_failed", code=error.code, reason=error.message)
                 outcome = self._failed(live, error)
-            except Exception:  # noqa: BLE001 - a defect ends this reply, not the conversation
+            except Exception:
                 log.exception("reply_failed")
                 outcome = self._failed(live, NpcError(NpcError.wire_message))
             if outcome.usage:
@@ -517,7 +521,7 @@ class Dialogue:
 
     def _lose(self, room: Room) -> None:
         live, room.live = room.live, None
-        self.rooms.drop(room)
+        room.stale = True
         if live is not None:
             live.tasks[-1].cancel()
 
@@ -531,17 +535,16 @@ class Dialogue:
             try:
                 if live.speech.text != flushed and room.fence is not None:
                     flushed = live.speech.text
-                    await self.store.flush_partial(
-                        state.world, state.id, reply.turn, reply.attempt, flushed, room.fence
-                    )
-                if beats % RENEW_EVERY == 0 and room.fence is not None:
+                    partial = Partial(reply.turn, reply.attempt, flushed)
+                    await self.store.flush_partial(state.world, state.id, partial, room.fence)
+                elif beats % RENEW_EVERY == 0 and room.fence is not None:
                     await self.store.renew(state.world, state.id, room.fence)
             except StoreUnavailable as error:
                 log.warning("flush_failed", reason=error.message)
             except Fenced:
                 log.warning("reply_taken_over")
+                room.stale = True
                 room.end(live)
-                self.rooms.drop(room)
                 return
 
     async def _abandon(self, room: Room, live: Live) -> None:

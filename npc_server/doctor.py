@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +57,6 @@ async def examine(settings: Settings) -> list[Finding]:
 
 async def _python(settings: Settings) -> str:
     del settings
-    if sys.version_info < (3, 11):
-        raise NpcError(f"Python {platform.python_version()} is too old. Install 3.11 or newer.")
     return platform.python_version()
 
 
@@ -135,7 +132,7 @@ async def _model(settings: Settings) -> str:
 async def _redis(settings: Settings) -> str:
     if settings.redis_url is None:
         return f"one of our own will run: {find_redis_server()}"
-    async with open_store(settings.redis_url, settings) as store:
+    async with open_store(settings.redis_url, settings, owner="doctor") as store:
         await store.ping()
     return "answers"
 

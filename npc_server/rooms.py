@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 
 from npc_server.clock import Clock
 from npc_server.conversation import rules
-from npc_server.conversation.model import Conversation, Member
+from npc_server.conversation.model import Conversation, Member, ReplyFinish
 from npc_server.conversation.rules import Addressed, Change, Outcome
-from npc_server.errors import Busy, Forbidden, NotFound
+from npc_server.errors import Busy, Forbidden, NotFound, StoreUnavailable
 from npc_server.observability import Metrics
 from npc_server.protocol import commands, events
 from npc_server.speaking import Speech
@@ -100,6 +100,7 @@ class Room:
         fence: The number of the lease under which it does.
         playing: By (turn, member), how far a reply that still plays was heard, in code points.
         warming: Reads the prompt so far into the model.
+        stale: Set where a commit may have taken place without our knowing.
     """
 
     state: Conversation
@@ -109,6 +110,7 @@ class Room:
     fence: int | None = None
     playing: dict[tuple[str, str], int] = field(default_factory=dict)
     warming: asyncio.Task[None] | None = None
+    stale: bool = False
 
     def publish(self, addressed: Iterable[Addressed]) -> None:
         """Send events to everyone who listens and may know of them."""
@@ -143,7 +145,7 @@ class Room:
     def settled(
         self,
         state: Conversation,
-        finish: rules.ReplyFinish,
+        finish: ReplyFinish,
         player: Member | None = None,
         heard: int | None = None,
     ) -> Change:
@@ -225,8 +227,10 @@ class Rooms:
             if room is None and state is not None:
                 room = Room(state)
                 self.keep(room)
-        if room is not None and room.state.reply is not None and room.live is None:
+        if room is not None and room.live is None and (room.stale or room.state.reply):
             async with room.lock:
+                if room.stale and not await self._refresh(room):
+                    return None
                 await self._settle_orphan(room)
         return room
 
@@ -279,11 +283,12 @@ class Rooms:
                     fence=room.fence if room.live else None,
                 )
             except RevisionConflict:
-                newest = await self._store.load(room.state.world, room.state.id)
-                if newest is None or not room.state.revision:
+                if not room.state.revision or not await self._refresh(room):
                     raise
-                room.state = newest
                 continue
+            except StoreUnavailable:
+                room.stale = True
+                raise
             except Owned as owned:
                 raise Busy(
                     "Another server is speaking in this conversation. Try again.",
@@ -299,6 +304,20 @@ class Rooms:
                 for n, item in enumerate(change.events)
             ]
         raise Busy("This conversation changes all the time. Try again.", retry_after_ms=200)
+
+    async def _refresh(self, room: Room) -> bool:
+        """Load what others, or we without knowing, have committed, and tell of it."""
+        state = room.state
+        newest = await self._store.load(state.world, state.id)
+        if newest is None:
+            self.drop(room)
+            return False
+        missed = await self._store.events_after(state.world, state.id, state.seq, TAIL_EVENTS)
+        room.state, room.stale = newest, False
+        for item in missed:
+            event = events.EVENTS.validate_python({**item.event, "seq": item.seq})
+            room.tell(event, item.audience)
+        return True
 
     async def _settle_orphan(self, room: Room) -> None:
         state = room.state

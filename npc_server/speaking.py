@@ -6,7 +6,6 @@ import asyncio
 import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +14,11 @@ from npc_server.config import Settings
 from npc_server.conversation.audience import heard_by
 from npc_server.conversation.model import Conversation, Member, NpcState, Reply, ReplyFinish
 from npc_server.conversation.rules import Outcome
-from npc_server.engines.base import Engine, GenerateRequest, Piece, Usage
+from npc_server.engines.base import Engine, GenerateRequest, Piece
 from npc_server.errors import EngineUnavailable, NpcError
 from npc_server.library import Library
 from npc_server.observability import Metrics, get_logger
-from npc_server.persona import Persona
+from npc_server.persona import Persona, Sampling
 from npc_server.prompt import Prompt, PromptInput, lay_out, shrink, stops, texts_to_count
 from npc_server.protocol import events
 from npc_server.protocol.emotion import Emotion
@@ -287,7 +286,7 @@ class Speaker:
         parser = self._parser(state, npc, persona, guard=prompt.guard)
         request = GenerateRequest(
             messages=prompt.messages,
-            sampling=persona.sampling,
+            sampling=self._sampling(persona),
             affinity=_affinity(state, npc),
             stop=stops(state.members),
             seed=zlib.crc32(speech.reply.turn.encode()),
@@ -368,7 +367,47 @@ class Speaker:
             languages=persona.languages,
         )
 
-    async def _prompt(self, state: Conversation, npc: Member, persona: Persona) -> Prompt: ...
+    async def _prompt(self, state: Conversation, npc: Member, persona: Persona) -> Prompt:
+        context = self._engine.capabilities.context
+        allowed = context - self._sampling(persona).max_tokens
+        given = PromptInput(
+            persona=persona,
+            speaker=npc,
+            cast=state.members,
+            turns=heard_by(state.turns, npc.id),
+            locale=state.locale,
+            names={other.id: other.name for other in self._library.all()},
+        )
+        counts = await self._count(texts_to_count(given))
+        budget = allowed
+        for _ in range(FIT_ATTEMPTS):
+            prompt = lay_out(given, budget, counts)
+            total = await self._engine.count_prompt(prompt.messages)
+            if total <= allowed:
+                return prompt
+            budget = shrink(prompt.tokens, total, allowed)
+        raise EngineUnavailable(
+            f"The persona '{persona.id}' does not fit into the model's context of {context} "
+            "tokens. Shorten it, or raise NPC_CONTEXT."
+        )
+
+    def _sampling(self, persona: Persona) -> Sampling:
+        """The persona's sampling, its replies bounded so that a prompt has room beside them."""
+        longest = max(8, self._engine.capabilities.context // 3)
+        wanted = persona.sampling
+        return wanted.model_copy(update={"max_tokens": min(wanted.max_tokens, longest)})
+
+    async def _count(self, texts: Sequence[str]) -> dict[str, int]:
+        unknown = [text for text in texts if text not in self._counts]
+        if unknown:
+            counted = await self._engine.count_tokens(unknown)
+            self._counts.update(zip(unknown, counted, strict=True))
+        counts = {text: self._counts[text] for text in texts}
+        for text in texts:
+            self._counts.move_to_end(text)
+        while len(self._counts) > COUNTS_KEPT:
+            self._counts.popitem(last=False)
+        return counts
 
     def _keep_prompt(self, state: Conversation, turn: str, prompt: Prompt) -> None:
         self._prompts[turn] = (_owner(state), prompt)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import orjson
 import typer
 from pydantic import BaseModel
@@ -67,19 +67,20 @@ def _command_line() -> Iterator[str]:
     yield from _command(typer.main.get_command(cli), ("npc-server",))
 
 
-def _command(command: click.Command, path: tuple[str, ...]) -> Iterator[str]:
+def _command(command: Any, path: tuple[str, ...]) -> Iterator[str]:
     yield from ("", f"## `{' '.join(path)}`", "", (command.help or "").strip())
     options = [p for p in command.params if p.name != "help"]
     if options:
         yield from ("", "| argument or option | default | meaning |", "|---|---|---|")
     for parameter in options:
-        name = ", ".join(parameter.opts) if isinstance(parameter, click.Option) else parameter.name
+        name = (
+            ", ".join(parameter.opts) if parameter.param_type_name == "option" else parameter.name
+        )
         default = parameter.default
         shown = "" if default in (None, False) or callable(default) else f"`{default}`"
         yield f"| `{name}` | {shown} | {getattr(parameter, 'help', '') or ''} |"
-    if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
-            yield from _command(inner, (*path, name))
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _command(inner, (*path, name))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import mimetypes
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Routes:
         }
         if first in guarded:
             try:
-                self._check_credential(request)
+                await asyncio.to_thread(self._check_credential, request)
             except NpcError as error:
                 return _text(HTTPStatus.UNAUTHORIZED, error.message)
             return await guarded[first](rest)
@@ -84,7 +85,7 @@ class Routes:
             raise Unauthorized("This page needs the API key of a host.")
 
     async def _page(self, rest: str) -> Response:
-        found = _playground_file(rest or "index.html")
+        found = await asyncio.to_thread(_playground_file, rest or "index.html")
         if found is None:
             return _missing()
         body, kind = found

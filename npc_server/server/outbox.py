@@ -39,6 +39,7 @@ class Outbox:
         self._filled = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._closed = False
 
     @property
     def overflowing(self) -> bool:
@@ -49,7 +50,7 @@ class Outbox:
 
     def put(self, event: Event) -> None:
         """Queue an event. Never blocks: past its bounds the outbox fails its writer instead."""
-        if self.overflowing:
+        if self.overflowing or self._closed:
             return
         last = self._waiting[-1] if self._waiting else None
         if isinstance(event, ReplyDelta):
@@ -68,6 +69,12 @@ class Outbox:
             self._bytes += len(payload)
         self._idle.clear()
         self._filled.set()
+
+    def close(self) -> None:
+        """Nobody writes any more: drop what waits and whatever comes."""
+        self._closed = True
+        self._waiting.clear()
+        self._idle.set()
 
     async def drained(self) -> None:
         """Wait until everything that was queued is written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from npc_server import __version__
 from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
-from npc_server.dialogue import Caller, Dialogue
+from npc_server.dialogue import Dialogue
 from npc_server.errors import (
     BadMessage,
     Forbidden,
@@ -27,6 +28,7 @@ from npc_server.protocol import VERSION, commands, events
 from npc_server.protocol.events import error_event
 from npc_server.protocol.parse import command_id, parse
 from npc_server.quota import TokenBucket
+from npc_server.rooms import Caller
 from npc_server.server.auth import Identity, authenticate
 from npc_server.server.keys import KeyFile
 from npc_server.server.outbox import Outbox, Slow
@@ -35,6 +37,7 @@ log = get_logger(__name__)
 
 FEATURES = ["greetings", "prompts"]
 REMEMBERED_ANSWERS = 256
+LAST_WORDS_SECONDS = 2.0
 
 
 class Closing(Exception):
@@ -70,10 +73,9 @@ async def serve_session(connection: ServerConnection, outbox: Outbox, services: 
             writer = tasks.create_task(outbox.write_to(lambda b: connection.send(b, text=True)))
             tasks.create_task(_read(connection, outbox, writer, services))
     except* Closing as group:
-        await _close(connection, _first(group), outbox, services)
+        await _close(connection, _first(group), services)
     except* Slow as group:
-        closing = Closing(4429, str(_first(group)))
-        await _close(connection, closing, outbox, services)
+        await _close(connection, Closing(4429, str(_first(group))), services)
     except* ConnectionClosed:
         pass
 
@@ -85,10 +87,17 @@ async def _read(
     try:
         session = await _shake_hands(connection, outbox, services)
         await session.run()
+    except Closing:
+        # The client is to read why before it is closed.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await outbox.drained()
+        raise
     finally:
         if session is not None:
             session.leave()
         writer.cancel()
+        outbox.close()
 
 
 async def _shake_hands(connection: ServerConnection, outbox: Outbox, services: Services) -> Session:
@@ -109,7 +118,9 @@ async def _shake_hands(connection: ServerConnection, outbox: Outbox, services: S
             raise ProtocolVersion(f"This server speaks protocol {VERSION}, not {hello.protocol}.")
         request = connection.request
         header = request.headers.get("Authorization") if request else None
-        identity = authenticate(services.settings.auth, services.keys, header, hello.token)
+        identity = await asyncio.to_thread(
+            authenticate, services.settings.auth, services.keys, header, hello.token
+        )
     except TimeoutError:
         raise Closing(4408, "no hello came in time") from None
     except NpcError as error:
@@ -283,18 +294,7 @@ def _first(group: BaseExceptionGroup[Any]) -> Any:
     return found
 
 
-async def _close(
-    connection: ServerConnection, closing: Closing, outbox: Outbox, services: Services
-) -> None:
+async def _close(connection: ServerConnection, closing: Closing, services: Services) -> None:
     services.metrics.closes.labels(str(closing.code)).inc()
     log.info("connection_closed", code=closing.code, reason=closing.reason)
-    if closing.code != 4429:
-        outbox_writer = asyncio.create_task(
-            outbox.write_to(lambda payload: connection.send(payload, text=True))
-        )
-        done = asyncio.create_task(outbox.drained())
-        await asyncio.wait({outbox_writer, done}, return_when="FIRST_COMPLETED", timeout=2)
-        for task in (outbox_writer, done):
-            task.cancel()
-        await asyncio.gather(outbox_writer, done, return_exceptions=True)
     await connection.close(closing.code, closing.reason)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from blockbuster import blockbuster_ctx
 from support import FAST, Json, Start
 
 from npc_server.app import App, running
@@ -18,7 +19,10 @@ from npc_server.config import Settings
 
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
-    """Start a server on a free port; ``script`` is what the scripted engine says."""
+    """Start a server on a free port; ``script`` is what the scripted engine says.
+
+    While it serves, a blocking call of ours on the event loop fails the test.
+    """
 
     @asynccontextmanager
     async def begin(script: Json | None = None, **settings: Any) -> AsyncIterator[App]:
@@ -36,7 +40,8 @@ def start(tmp_path: Path) -> Start:
         }
         async with running(Settings(**chosen)) as app:
             await app.loading
-            yield app
+            with blockbuster_ctx(scanned_modules=["npc_server"]):
+                yield app
 
     return begin
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import urllib.request
 
 import orjson
 import pytest
-from support import FAST, Start, eventually, of, opened, reply_to, until
+from support import FAST, Json, Start, eventually, of, opened, reply_to, until
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from npc_server.app import App
 from npc_server.client import session
@@ -24,9 +25,17 @@ def joined(app: App, **options: object) -> connect:
 
 async def closed(connection: ClientConnection) -> int | None:
     """Read to the end; the close code."""
-    async for _ in connection:
-        pass
+    await read_all(connection)
     return connection.close_code
+
+
+async def read_all(connection: ClientConnection) -> list[Json]:
+    """Every event up to the close."""
+    events = []
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            events.append(orjson.loads(await connection.recv()))
+    return events
 
 
 @pytest.mark.parametrize(
@@ -170,8 +179,9 @@ async def test_a_client_that_does_not_read_is_closed(start: Start) -> None:
         start(script, limits=limits, timeouts={"write": 0.5}) as app,
         session(app.address, player="reader") as reader,
     ):
-        raw = socket.create_connection(("127.0.0.1", int(app.address.rsplit(":", 1)[1])))
+        raw = socket.socket()
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        raw.connect(("127.0.0.1", int(app.address.rsplit(":", 1)[1])))
         raw.setblocking(False)
         async with joined(app, sock=raw, ping_interval=None, max_queue=1) as sleeper:
             await sleeper.send(orjson.dumps(HELLO).decode())
@@ -189,9 +199,10 @@ async def test_a_client_that_does_not_read_is_closed(start: Start) -> None:
 async def flood(connection: ClientConnection) -> None:
     """Ask for answers and never read one."""
     payload = orjson.dumps({"type": "nonsense", "id": "x" * 120}).decode()
-    while True:
-        await connection.send(payload)
-        await asyncio.sleep(0)
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await connection.send(payload)
+            await asyncio.sleep(0)
 
 
 async def until_metric(app: App, line: str) -> None:
@@ -217,7 +228,7 @@ async def test_stopping_tells_and_closes(start: Start) -> None:
         conversation = await opened(client)
         await client.send("say", conversation=conversation, text="Count!")
         await until(client, "reply.delta")
-    events = [orjson.loads(frame) async for frame in client._connection]
+    events = await read_all(client._connection)
     assert client._connection.close_code == 1012
     assert of(events, "draining")
     assert of(events, "reply.done")[0]["finish"] == "stop"

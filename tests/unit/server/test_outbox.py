@@ -74,3 +74,14 @@ async def test_a_blocked_write_ends_the_writer() -> None:
 
     with pytest.raises(Slow, match="blocked"):
         await outbox.write_to(send)
+
+
+async def test_a_closed_outbox_takes_nothing() -> None:
+    """Once nobody writes, nothing waits and nobody waits for it."""
+    outbox = Outbox(Limits(), 1)
+    outbox.put(Pong(server_time=1))
+    outbox.close()
+    outbox.put(Pong(server_time=2))
+    async with asyncio.timeout(1):
+        await outbox.drained()
+    assert await written(outbox) == []

@@ -1,0 +1,163 @@
+"""From a persona to the sections of its prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import regex
+
+from npc_server.persona.model import Persona
+from npc_server.prompt.history import plain
+from npc_server.prompt.model import PromptInput, Section
+from npc_server.prompt.phrases import Phrases, phrases_for
+
+RECENT = 4
+"""Keys of knowledge are looked for in so many of the newest turns."""
+
+GESTURES_SHOWN = 4
+"""So many of the persona's gestures are named as examples."""
+
+RANKS = {
+    "cast.player": 1,
+    "persona.description": 2,
+    "persona.personality": 3,
+    "persona.speech": 4,
+    "persona.scenario": 5,
+    "tail.facts": 6,
+    "cast.present": 7,
+    "persona.relations": 8,
+    "persona.secrets": 9,
+    "tail.knowledge": 10,
+    "persona.goals": 11,
+    "persona.knowledge": 12,
+    "tail.relations": 13,
+    "persona.nicknames": 14,
+}
+"""Which sections go first where there is no room: the highest. What is not here stays."""
+
+_TOLD = frozenset({"persona.knowledge", "persona.scenario", "tail.facts", "tail.knowledge"})
+"""What an NPC may repeat word for word, for it is not how it is instructed."""
+
+
+def fixed_sections(given: PromptInput) -> tuple[Section, ...]:
+    """The system message: what stays the same from turn to turn."""
+    say = phrases_for(given.persona.languages[0])
+    return tuple(_sections(_fixed(given, say)))
+
+
+def tail_sections(given: PromptInput) -> tuple[Section, ...]:
+    """What holds just now: the state of the game and what the newest turns bring to mind."""
+    say = phrases_for(given.persona.languages[0])
+    return tuple(_sections(_tail(given, say)))
+
+
+def spoken_languages(persona: Persona, locale: str | None) -> tuple[str, ...]:
+    """The persona's languages without regions, the one that it should speak first.
+
+    That is the one asked for, if the persona speaks it, else the persona's own first.
+    """
+    known = list(dict.fromkeys(tag.split("-")[0] for tag in persona.languages))
+    asked = (locale or "").split("-")[0].lower()
+    return tuple(sorted(known, key=lambda tag: tag != asked))
+
+
+def _sections(named: Iterable[tuple[str, str]]) -> Iterator[Section]:
+    for source, text in named:
+        yield Section(source, text, RANKS.get(source, 0), source not in _TOLD)
+
+
+def _fixed(given: PromptInput, say: Phrases) -> Iterator[tuple[str, str]]:
+    persona = given.persona
+    yield "persona.name", say.identity.format(name=given.speaker.name)
+    if persona.nicknames:
+        yield "persona.nicknames", say.nicknames.format(names=", ".join(persona.nicknames))
+    yield "persona.description", say.description.format(text=persona.description)
+    yield "persona.personality", say.personality.format(text=persona.personality)
+    yield "persona.speech", say.speech.format(text=persona.speech)
+    if persona.scenario:
+        yield "persona.scenario", say.scenario.format(text=persona.scenario)
+    lists = (
+        ("persona.goals", say.goals, persona.goals),
+        ("persona.knowledge", say.knowledge, [k.text for k in persona.knowledge if not k.keys]),
+        ("persona.secrets", say.secrets, list(_secrets(persona))),
+        ("persona.relations", say.relations, list(_relations(given))),
+    )
+    yield from ((source, _listed(head, items)) for source, head, items in lists if items)
+    yield from _present(given, say)
+    yield "rules", _rules(given, say)
+
+
+def _tail(given: PromptInput, say: Phrases) -> Iterator[tuple[str, str]]:
+    heard = "\n".join(turn.text for turn in given.turns[-RECENT:]).casefold()
+    if given.facts:
+        facts = "; ".join(f"{plain(key)}: {plain(given.facts[key])}" for key in given.facts)
+        yield "tail.facts", _bracketed(say.facts.format(text=facts))
+    keyed = [k.text for k in given.persona.knowledge if any(_occurs(key, heard) for key in k.keys)]
+    if keyed:
+        yield "tail.knowledge", _bracketed(say.recalled.format(text=" ".join(keyed)))
+    absent = [
+        say.absent.format(name=given.names[relation.npc], text=relation.text)
+        for relation in given.persona.relations
+        if relation.npc in given.names
+        and relation.npc not in _present_refs(given)
+        and _occurs(given.names[relation.npc], heard)
+    ]
+    if absent:
+        yield "tail.relations", _bracketed(" ".join(absent))
+
+
+def _bracketed(text: str) -> str:
+    return f"[{plain(text)}]"
+
+
+def _occurs(key: str, heard: str) -> bool:
+    """Whether a key begins a word of what was heard; a Korean one may stand inside of a word."""
+    border = r"(?<!\w)" if key[0].isascii() else ""
+    return bool(regex.search(border + regex.escape(key.casefold()), heard))
+
+
+def _listed(head: str, items: Iterable[str]) -> str:
+    return "\n".join((head, *(f"- {item}" for item in items)))
+
+
+def _secrets(persona: Persona) -> Iterator[str]:
+    for secret in persona.secrets:
+        yield f"{secret.text} ({secret.guard})" if secret.guard else secret.text
+
+
+def _relations(given: PromptInput) -> Iterator[str]:
+    here = {member.ref: member.name for member in given.cast if member.kind == "npc"}
+    for relation in given.persona.relations:
+        if relation.npc in here:
+            yield f"{here[relation.npc]}: {relation.text}"
+
+
+def _present_refs(given: PromptInput) -> set[str]:
+    return {member.ref for member in given.cast if member.kind == "npc"}
+
+
+def _present(given: PromptInput, say: Phrases) -> Iterator[tuple[str, str]]:
+    others = [member for member in given.cast if member.id != given.speaker.id]
+    players = [plain(member.name) for member in others if member.kind == "player"]
+    npcs = [plain(member.name) for member in others if member.kind == "npc"]
+    if players:
+        yield "cast.player", say.player.format(names=", ".join(players))
+    if npcs:
+        yield "cast.present", say.present.format(names=", ".join(npcs))
+
+
+def _rules(given: PromptInput, say: Phrases) -> str:
+    persona = given.persona
+    shown = (persona.gestures or say.usual_gestures)[:GESTURES_SHOWN]
+    gestures = ", ".join(f"*{name.replace('_', ' ')}*" for name in shown)
+    language, *others = (
+        say.tongues.get(tag, tag) for tag in spoken_languages(persona, given.locale)
+    )
+    speak = say.languages if others else say.language
+    return " ".join(
+        (
+            say.rules.format(name=given.speaker.name),
+            say.gestures.format(gestures=gestures),
+            speak.format(language=language, others=", ".join(others)),
+        )
+    )

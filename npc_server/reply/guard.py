@@ -1,0 +1,105 @@
+"""The instructions never come out.
+
+Words are compared without case, punctuation and markup. A word is a run of letters and digits, in
+Korean an eojeol; apostrophes do not part words. Once ``RUN`` words in a row stand in the same order
+in the instructions, the reply is over and none of them is spoken. Fewer are let through as soon as
+the run breaks, so that a plain sentence lags by no more than the words that it shares with the
+instructions.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from npc_server.reply.parts import Atom, Finished
+
+RUN = 8
+"""So many words in a row are a recital; fewer are chance."""
+
+_APOSTROPHES = "'’"
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text as they are compared."""
+    plain = "".join(c if c.isalnum() else " " for c in text if c not in _APOSTROPHES)
+    return plain.casefold().split()
+
+
+class Guard:
+    """Lets a reply through as long as it does not recite.
+
+    Args:
+        text: The instructions.
+
+    Attributes:
+        finished: ``prompt`` once the reply recited.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.finished: Finished | None = None
+        self._words = words_of(text)
+        self._places: dict[str, list[int]] = defaultdict(list)
+        for place, word in enumerate(self._words):
+            self._places[word].append(place)
+        self._beginnings = {word[:n] for word in self._places for n in range(len(word) + 1)}
+        self._run: list[list[Atom]] = []
+        self._lengths: dict[int, int] = {}
+        self._word = ""
+        self._broken = False
+
+    def push(self, atom: Atom) -> list[Atom]:
+        """Take one atom; give what is certain to be no recital."""
+        if self.finished:
+            return []
+        if isinstance(atom, str) and atom.isalnum():
+            return self._letter(atom)
+        if isinstance(atom, str) and atom in _APOSTROPHES:
+            return self._keep(atom)
+        return self._close_word() + self._keep(atom)
+
+    def end(self) -> list[Atom]:
+        """The stream is over: give what was held back, unless it is a recital."""
+        return self._close_word() + self._release(0)
+
+    def _letter(self, char: str) -> list[Atom]:
+        if self._broken:
+            return [char]
+        if not self._word:
+            self._run.append([])
+        self._word += char.casefold()
+        self._run[-1].append(char)
+        if self._word in self._beginnings:
+            return []
+        self._broken = True
+        self._lengths = {}
+        return self._release(0)
+
+    def _keep(self, atom: Atom) -> list[Atom]:
+        if self.finished:
+            return []
+        if not self._run:
+            return [atom]
+        self._run[-1].append(atom)
+        return []
+
+    def _close_word(self) -> list[Atom]:
+        word, self._word = self._word, ""
+        if self._broken or not word:
+            self._broken = False
+            return []
+        self._lengths = {
+            place: self._lengths.get(place - 1, 0) + 1 for place in self._places.get(word, ())
+        }
+        longest = max(self._lengths.values(), default=0)
+        if longest >= RUN:
+            self.finished = "prompt"
+            released = self._release(longest)
+            self._run = []
+            return released
+        return self._release(longest)
+
+    def _release(self, kept: int) -> list[Atom]:
+        gone = len(self._run) - kept
+        out = [atom for word in self._run[:gone] for atom in word]
+        self._run = self._run[gone:]
+        return out

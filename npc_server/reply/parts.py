@@ -1,0 +1,80 @@
+"""What a reply is made of, and the atoms that run between the stages of the parser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from npc_server.protocol.emotion import Emotion
+
+Finished = Literal["speaker", "template", "prompt"]
+"""Why a reply is over before the model ended it: it began to speak for somebody else, it wrote a
+token of a chat template, or it began to recite its instructions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """Words that are spoken. All of them joined are the reply's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence that is complete.
+
+    Attributes:
+        index: From 0, without gaps.
+        text: The sentence, without white space around it.
+        start_char: Where it begins in the reply's text, in code points.
+    """
+
+    index: int
+    text: str
+    start_char: int
+
+
+@dataclass(frozen=True, slots=True)
+class Feeling:
+    """The expression that the NPC wears from here on.
+
+    Attributes:
+        emotion: One of the persona's expressions.
+        intensity: From 0 to 1.
+        at_char: From where in the reply's text, in code points.
+    """
+
+    emotion: Emotion
+    intensity: float
+    at_char: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gesture:
+    """Something that the NPC does while it speaks.
+
+    Attributes:
+        name: The persona's name for it, or one of ``gestures.VERBS``.
+        at_char: Where in the reply's text, in code points.
+    """
+
+    name: str
+    at_char: int
+
+
+Part = Speech | Sentence | Feeling | Gesture
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The place where a stage direction was taken out.
+
+    Attributes:
+        words: What the direction said.
+    """
+
+    words: str
+
+
+Atom = str | Mark
+"""One character of the reply, or the place of a stage direction."""

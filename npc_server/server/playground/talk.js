@@ -1,0 +1,268 @@
+/** One conversation over the client: opening and reopening, saying, interrupting, playing replies. */
+
+import { addPending, apply, createConversation, npcOf, prepend } from "./conversation.js";
+import { createPlayback } from "./playback.js";
+
+/** @typedef {import("./conversation.js").Conversation} Conversation */
+/** @typedef {import("./conversation.js").Turn} Turn */
+
+const HISTORY_PAGE = 50;
+const REOPEN_AFTER_MS = 1_000;
+
+/**
+ * What the page shows of a conversation.
+ * @typedef {object} Screen
+ * @property {(state: Conversation, turns: Turn[], playing: Turn | null) => void} show
+ * @property {(state: Conversation, turns: Turn[]) => void} showBefore
+ * @property {(state: Conversation) => void} opened
+ * @property {(state: Conversation) => void} restart All turns are to be shown anew.
+ * @property {(text: string) => void} sentence
+ * @property {(feeling: {emotion: string, intensity: number, gesture?: string}) => void} feel
+ * @property {() => void} talk
+ * @property {(speaking: boolean) => void} speaking
+ * @property {(message: string) => void} problem
+ * @property {() => void} closed It was closed elsewhere; saying something opens it again.
+ * @property {(message?: string) => void} gone It cannot be opened; the message says why a new one
+ *   cannot.
+ */
+
+/**
+ * @param {object} options
+ * @param {ReturnType<typeof import("./client.js").createClient>} options.client
+ * @param {string} options.me The player's id.
+ * @param {() => "instant" | "spoken"} options.pace
+ * @param {Screen} options.screen
+ */
+export function createTalk({ client, me, pace, screen }) {
+  /** @type {Conversation | null} */
+  let state = null;
+  /** @type {string[]} */
+  let npcs = [];
+  let opening = "";
+  let isOpen = false;
+  let isClosed = false;
+  let asked = "";
+  let timer = 0;
+
+  const playback = createPlayback({
+    pace,
+    onShow(turn) {
+      screen.talk();
+      paint([turn]);
+    },
+    onCue: screen.feel,
+    onEnd(turn) {
+      paint([turn]);
+      update();
+    },
+    report(turn, playState, heard) {
+      if (!state) return;
+      const fields = { conversation: state.id, turn, state: playState, heard_chars: heard };
+      client.signal("playback", { ...fields, at_ms: Math.round(performance.now()) });
+    },
+  });
+
+  /** @param {Turn[]} turns */
+  function paint(turns) {
+    if (state && turns.length) screen.show(state, turns, playback.turn);
+  }
+
+  function update() {
+    screen.speaking(playback.turn !== null);
+  }
+
+  function sendOpen() {
+    if (!state) return;
+    const since = state.seq || undefined;
+    const fresh = since ? {} : { npcs };
+    opening = client.send("conversation.open", { conversation: state.id, since, ...fresh });
+  }
+
+  /** Say again what was not confirmed: the same ids, so that nothing is said twice. */
+  function resend() {
+    for (const turn of state?.turns ?? []) {
+      if (turn.status === "pending") transmit(turn);
+    }
+  }
+
+  /** @param {Turn} turn Of the player; it waits where the conversation is not open now. */
+  function transmit(turn) {
+    if (isClosed) sendOpen();
+    if (isOpen) client.send("say", { conversation: state?.id, text: turn.text }, turn.command);
+  }
+
+  /** @param {any} event */
+  function opened(event) {
+    const current = /** @type {Conversation} */ (state);
+    const before = current.turns;
+    const changed = apply(current, event);
+    isOpen = true;
+    isClosed = false;
+    if (before !== current.turns) screen.restart(current);
+    screen.opened(current);
+    paint(changed);
+    const npc = npcOf(current);
+    const emotion = npc && current.moods.get(npc.member);
+    if (emotion) screen.feel({ emotion, intensity: 0.5 });
+    resend();
+    update();
+  }
+
+  /** @param {any} event */
+  function refused(event) {
+    if (event.retryable) {
+      timer = setTimeout(sendOpen, event.retry_after_ms ?? REOPEN_AFTER_MS);
+      screen.problem(event.message);
+    } else screen.gone(npcs.length ? event.message : undefined);
+  }
+
+  /** @param {any} event */
+  function live(event) {
+    const current = /** @type {Conversation} */ (state);
+    if (event.type === "reply.emotion") {
+      const turn = current.turns.findLast((known) => known.key === event.turn);
+      if (turn && turn.shown === null && turn.status !== "done") playback.begin(turn);
+      if (turn && playback.turn === turn) playback.cue(turn, event.at_char, event);
+      return;
+    }
+    const turns = apply(current, event);
+    if (event.type === "error" && !turns.length) screen.problem(event.message);
+    if (event.type === "reply.sentence" && playback.turn?.key === event.turn) {
+      screen.sentence(event.text);
+    }
+    if (event.type === "conversation.closed") {
+      isOpen = false;
+      isClosed = true;
+      screen.closed();
+    }
+    for (const turn of turns) play(turn, event);
+    paint(turns);
+    update();
+  }
+
+  /**
+   * @param {Turn} turn
+   * @param {any} event
+   */
+  function play(turn, event) {
+    if (event.type === "reply.started" && turn.shown === null) playback.begin(turn);
+    const comes = ["reply.delta", "reply.snapshot", "reply.done"].includes(event.type);
+    if (comes && (turn.shown === null || playback.turn === turn)) playback.feed(turn);
+    if (event.type === "reply.heard" && playback.turn === turn) playback.stop();
+  }
+
+  return {
+    /**
+     * Enter a conversation, new or known.
+     * @param {string} id
+     * @param {string[]} [choice] The NPCs of a new one.
+     */
+    enter(id, choice = []) {
+      this.leave();
+      state = createConversation(id, me);
+      npcs = choice;
+      screen.restart(state);
+      if (client.online) sendOpen();
+    },
+
+    /** Leave it; it is kept and can be entered again. */
+    leave() {
+      clearTimeout(timer);
+      playback.stop();
+      if (state && isOpen) client.send("conversation.close", { conversation: state.id });
+      state = null;
+      isOpen = false;
+      isClosed = false;
+      update();
+    },
+
+    /** The connection is there again. */
+    online() {
+      if (state) sendOpen();
+    },
+
+    /** The connection is lost. What was shown of a reply stays until the server says how it ended. */
+    offline() {
+      clearTimeout(timer);
+      isOpen = false;
+      playback.stop();
+      const cut = state?.turns.filter((turn) => turn.shown !== null) ?? [];
+      for (const turn of cut) turn.shown = null;
+      paint(cut);
+      update();
+    },
+
+    /** @param {any} event */
+    take(event) {
+      if (event.re && event.re === opening && event.type === "error") refused(event);
+      else if (event.type === "error" && !event.conversation && !state) screen.problem(event.message);
+      else if (!state) return;
+      else if (event.conversation && event.conversation !== state.id) return;
+      else if (event.type === "conversation.opened") opened(event);
+      else if (event.type === "history" && event.re === asked) {
+        screen.showBefore(state, prepend(state, event));
+        screen.opened(state);
+      } else live(event);
+    },
+
+    /**
+     * The player says something; a reply that plays is cut where it is.
+     * @param {string} text
+     * @returns {boolean} Whether it was taken.
+     */
+    say(text) {
+      if (!state) return false;
+      const cut = playback.stop();
+      if (cut) {
+        const fields = { conversation: state.id, turn: cut.key, heard_chars: cut.shown ?? 0 };
+        client.signal("playback", { ...fields, state: "progress" });
+        paint([cut]);
+      }
+      const turn = addPending(state, client.newId(), text);
+      paint([turn]);
+      transmit(turn);
+      update();
+      return true;
+    },
+
+    /**
+     * Say again what was refused.
+     * @param {Turn} turn
+     */
+    sayAgain(turn) {
+      if (!turn.retryable) turn.key = turn.command = client.newId();
+      turn.status = "pending";
+      turn.error = undefined;
+      paint([turn]);
+      transmit(turn);
+    },
+
+    /** Cut the reply that is being spoken, or still plays. */
+    interrupt() {
+      if (!state) return;
+      const turn = playback.stop() ?? state.turns.findLast((known) => known.key === state?.live);
+      if (!turn || (!state.live && turn.status !== "done")) return;
+      turn.shown ??= 0;
+      const fields = { conversation: state.id, turn: turn.key, heard_chars: turn.shown };
+      client.send("interrupt", fields);
+      paint([turn]);
+      update();
+    },
+
+    /** @param {"typing" | "idle"} input */
+    input(input) {
+      if (state && isOpen) client.signal("input", { conversation: state.id, state: input });
+    },
+
+    /** Ask for older turns. */
+    earlier() {
+      if (!state) return;
+      const before = state.turns.find((turn) => turn.status === "done")?.key;
+      asked = client.send("history.get", { conversation: state.id, before, limit: HISTORY_PAGE });
+    },
+
+    get state() {
+      return state;
+    },
+  };
+}

@@ -1,0 +1,122 @@
+/** One turn on the screen. */
+
+import { el } from "./dom.js";
+import { languageOf, split } from "./text.js";
+import { timingsBar } from "./timings.js";
+
+/** @typedef {import("./conversation.js").Turn} Turn */
+/** @typedef {import("./i18n.js").I18n} I18n */
+
+const CUT_SHORT = new Set(["length", "deadline", "cancelled", "error", "interrupted"]);
+
+/**
+ * What of a turn was heard, what was not, and whether that is known yet.
+ * @param {Turn} turn
+ * @returns {[string, string]}
+ */
+export function heardAndNot(turn) {
+  const heard = turn.heard ?? turn.shown;
+  return heard === null ? [turn.text, ""] : split(turn.text, heard);
+}
+
+/**
+ * @param {object} options
+ * @param {I18n} options.i18n
+ * @param {(turn: Turn) => void} options.onPrompt
+ * @param {(turn: Turn) => void} options.onAgain
+ */
+export function createTurnView({ i18n, onPrompt, onAgain }) {
+  /**
+   * @param {Turn} turn
+   * @param {{name: string, mine: boolean, playing: boolean}} about
+   * @returns {{node: HTMLElement, paint: (playing: boolean) => void}}
+   */
+  return function turnView(turn, { name, mine, playing }) {
+    const said = el("span", { class: "heard" });
+    const rest = el("span", { class: "rest" });
+    const words = el("p", { class: "words", dir: "auto" }, said, rest);
+    const foot = el("div", { class: "foot" });
+    const speaker = el("h3", { class: "speaker", text: name });
+    if (mine) i18n.put(speaker, "you");
+    if (turn.kind === "event") i18n.put(speaker, "event");
+    const side = mine ? "mine" : "theirs";
+    const node = el("li", { class: `turn ${side} ${turn.kind}` }, speaker, words, foot);
+    let painted = "";
+
+    /** @param {boolean} stillPlaying */
+    function paint(stillPlaying) {
+      const [heard, unheard] = heardAndNot(turn);
+      node.dataset.turn = turn.key;
+      node.dataset.status = turn.status;
+      if (said.textContent !== heard) said.textContent = heard;
+      const lang = languageOf(turn.text);
+      if (lang) words.lang = lang;
+      else words.removeAttribute("lang");
+      rest.replaceChildren(...(unheard && !stillPlaying ? unheardText(unheard) : []));
+      const speaking = turn.kind === "reply" && (turn.status !== "done" || stillPlaying);
+      node.classList.toggle("speaking", speaking);
+      paintFoot(heard, speaking);
+    }
+
+    /** @param {string} unheard */
+    function unheardText(unheard) {
+      const label = i18n.put(el("span", { class: "hidden" }), "unheard");
+      return [label, el("del", { class: "unheard", text: unheard })];
+    }
+
+    /**
+     * @param {string} heard
+     * @param {boolean} speaking
+     */
+    function paintFoot(heard, speaking) {
+      const { status, finish, error, timings, key } = turn;
+      const now = JSON.stringify([status, finish, error, timings, key, speaking, !heard]);
+      if (now === painted) return;
+      painted = now;
+      foot.replaceChildren(...footParts(heard, speaking));
+    }
+
+    /**
+     * @param {string} heard
+     * @param {boolean} speaking
+     * @returns {HTMLElement[]}
+     */
+    function footParts(heard, speaking) {
+      const parts = [];
+      const note = (/** @type {string} */ key, /** @type {any} */ values = {}) =>
+        parts.push(i18n.put(el("span", { class: "note" }), key, values));
+      if (turn.kind === "silent") note("silent", { name });
+      if (turn.status === "pending") note("sending");
+      if (turn.kind === "reply" && speaking && !heard) {
+        note("thinking", { name });
+        if (turn.queue) note("queued", { count: turn.queue });
+      }
+      if (turn.status === "done" && turn.finish && CUT_SHORT.has(turn.finish)) note(turn.finish);
+      if (turn.cut) note("interrupted");
+      if (turn.error) parts.push(el("span", { class: "problem", text: turn.error }));
+      if (turn.status === "failed") parts.push(again());
+      // A written greeting asks no model: it has no prompt, and no time worth a bar.
+      if (turn.timings && turn.usage && !speaking) parts.push(timingsBar(turn, i18n, promptButton()));
+      return parts;
+    }
+
+    function again() {
+      const button = el("button", { type: "button", class: "quiet", on: { click: () => onAgain(turn) } });
+      return i18n.put(button, "again");
+    }
+
+    function promptButton() {
+      const button = el("button", {
+        type: "button",
+        class: "quiet prompt-of",
+        "aria-haspopup": "dialog",
+        on: { click: () => onPrompt(turn) },
+      });
+      return i18n.put(button, "prompt");
+    }
+
+    if (turn.kind === "silent") words.hidden = true;
+    paint(playing);
+    return { node, paint };
+  };
+}

@@ -1,0 +1,63 @@
+"""The names of the keys. ``docs/reference/redis.md`` tells their types, bounds and lifetimes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+ANSWER_SECONDS = 600
+"""How long the answer of an accepted command is remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationKeys:
+    """The keys of one conversation; all share a hash tag, so that one script may touch them.
+
+    Attributes:
+        tag: World and conversation, with everything but letters, digits and ``_.-~`` escaped.
+    """
+
+    tag: str
+
+    @classmethod
+    def of(cls, world: str, conversation: str) -> ConversationKeys:
+        """The keys of a conversation of a world."""
+        return cls(f"{quote(world, safe='')}/{quote(conversation, safe='')}")
+
+    @property
+    def state(self) -> str:
+        """Hash: the state, its revision, the newest seq, the lease."""
+        return f"npc:{{{self.tag}}}:state"
+
+    @property
+    def turns(self) -> str:
+        """Hash: turns by index."""
+        return f"npc:{{{self.tag}}}:turns"
+
+    @property
+    def events(self) -> str:
+        """Stream: durable events; an entry's id is its seq."""
+        return f"npc:{{{self.tag}}}:events"
+
+    @property
+    def partial(self) -> str:
+        """String: the text so far of the reply in flight."""
+        return f"npc:{{{self.tag}}}:partial"
+
+    @property
+    def answers(self) -> str:
+        """Sorted set: the names of the answer keys, by when they lapse, to delete them by."""
+        return f"npc:{{{self.tag}}}:answers"
+
+    def answer(self, player: str, command: str) -> str:
+        """String: the answer of an accepted command."""
+        return f"npc:{{{self.tag}}}:answer:{quote(player, safe='')}:{quote(command, safe='')}"
+
+    def fixed(self) -> tuple[str, ...]:
+        """All but the answers."""
+        return (self.state, self.turns, self.events, self.partial, self.answers)
+
+
+def player_index(world: str, player: str) -> str:
+    """Set: the conversations of a player in a world."""
+    return f"npc:{{{quote(world, safe='')}/@{quote(player, safe='')}}}:conversations"

@@ -1,0 +1,118 @@
+"""What is stored, apart from what goes over the wire. Every record carries its version ``v``.
+
+Older versions are lifted by pure upcasters when they are read; newer ones are refused, since this
+server cannot know what it would lose of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import orjson
+
+from npc_server.conversation.model import Conversation, Member, NpcState, Reply, Turn
+from npc_server.errors import SetupError
+
+Kind = Literal["conversation", "turn", "partial"]
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+
+VERSION = 1
+
+UPCASTERS: dict[Kind, dict[int, Upcaster]] = {"conversation": {}, "turn": {}, "partial": {}}
+"""By kind and version: makes the next version of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """The text so far of a reply in flight."""
+
+    turn: str
+    attempt: int
+    text: str
+
+
+class NewerRecord(SetupError):
+    """A record was written by a newer server."""
+
+
+def read(kind: Kind, raw: bytes) -> dict[str, Any]:
+    """A record as this version knows it.
+
+    Raises:
+        NewerRecord: A newer server wrote it.
+    """
+    record: dict[str, Any] = orjson.loads(raw)
+    version = record.pop("v")
+    if version > VERSION:
+        raise NewerRecord(
+            f"A stored {kind} has version {version}; this server knows {VERSION}. "
+            "Run the newer release that wrote it."
+        )
+    while version < VERSION:
+        record = UPCASTERS[kind][version](record)
+        version += 1
+    return record
+
+
+def encode_turn(turn: Turn) -> bytes:
+    """A turn as it is stored."""
+    return orjson.dumps({"v": VERSION, **asdict(turn)})
+
+
+def decode_turn(raw: bytes) -> Turn:
+    """A turn as it was stored.
+
+    Raises:
+        NewerRecord: A newer server wrote it.
+    """
+    record = read("turn", raw)
+    return Turn(**{**record, "to": tuple(record["to"]), "hearers": tuple(record["hearers"])})
+
+
+def encode_conversation(state: Conversation) -> bytes:
+    """A conversation without its turns, revision and seq, which are stored apart."""
+    record = asdict(state)
+    for apart in ("turns", "revision", "seq"):
+        del record[apart]
+    return orjson.dumps({"v": VERSION, **record})
+
+
+def decode_conversation(
+    raw: bytes, *, revision: int, seq: int, turns: tuple[Turn, ...]
+) -> Conversation:
+    """A conversation as it was stored.
+
+    Raises:
+        NewerRecord: A newer server wrote it.
+    """
+    record = read("conversation", raw)
+    reply = record["reply"]
+    if reply is not None:
+        reply = Reply(**{**reply, "to": tuple(reply["to"]), "hearers": tuple(reply["hearers"])})
+    return Conversation(
+        **{
+            **record,
+            "members": tuple(Member(**member) for member in record["members"]),
+            "npcs": {member: NpcState(**npc) for member, npc in record["npcs"].items()},
+            "reply": reply,
+            "revision": revision,
+            "seq": seq,
+            "turns": turns,
+        }
+    )
+
+
+def encode_partial(partial: Partial) -> bytes:
+    """A reply's text so far as it is stored."""
+    return orjson.dumps({"v": VERSION, **asdict(partial)})
+
+
+def decode_partial(raw: bytes) -> Partial:
+    """A reply's text so far as it was stored.
+
+    Raises:
+        NewerRecord: A newer server wrote it.
+    """
+    return Partial(**read("partial", raw))

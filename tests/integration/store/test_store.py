@@ -1,0 +1,274 @@
+"""Commits are whole or nothing, once, in order, and under one owner."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from redis.asyncio import Redis
+
+from npc_server.config import Settings, Timeouts
+from npc_server.conversation import rules
+from npc_server.conversation.model import Conversation, Member
+from npc_server.errors import ConfigError, StoreUnavailable
+from npc_server.store import (
+    Answer,
+    Committed,
+    Durable,
+    Fenced,
+    Owned,
+    Partial,
+    Repeated,
+    RevisionConflict,
+    Store,
+    open_store,
+)
+from npc_server.store.store import EVENTS_KEPT, TURNS_KEPT
+
+MINSU = Member("minsu", "player", "Minsu", ":minsu")
+BRAM = Member("bram", "npc", "Bram", "bram")
+EVENT = Durable(b'{"type":"x"}', (":minsu",))
+
+
+def fresh(name: str = "c") -> Conversation:
+    return rules.begin(name, "w", MINSU, [BRAM], locale="ko", now_ms=5)
+
+
+def with_turn(state: Conversation, text: str = "Hello") -> Conversation:
+    return rules.said(
+        state, MINSU, text, to=(), whisper=False, turn=f"t{rules.next_index(state)}", now_ms=1
+    ).state
+
+
+async def put(store: Store, before: Conversation | None, after: Conversation) -> Conversation:
+    """Commit and return the state as it is stored then."""
+    done = await store.commit(after, before=before, events=[EVENT])
+    assert isinstance(done, Committed)
+    return replace(after, revision=done.revision, seq=done.seq)
+
+
+async def test_what_is_committed_is_loaded(store: Store) -> None:
+    """A state with turns and a reply comes back equal."""
+    state = await put(store, None, fresh())
+    after = with_turn(with_turn(state), "안녕 👋")
+    started = rules.reply_started(
+        after, turn="r", speaker="bram", answers=after.turns[-1], queue_position=0
+    ).state
+    stored = await put(store, state, started)
+    assert await store.load("w", "c") == stored
+    assert await store.load("w", "other") is None
+    assert await store.load("other", "c") is None
+
+
+async def test_events_are_numbered_in_order(store: Store) -> None:
+    """Each event of each commit gets the next number; reading begins after any of them."""
+    state = await put(store, None, fresh())
+    many = [Durable(b'{"type":"y","n":%d}' % n, ()) for n in range(3)]
+    done = await store.commit(with_turn(state), before=state, events=many)
+    assert isinstance(done, Committed)
+    assert done.seq == 4
+    found = await store.events_after("w", "c", 1, 10)
+    assert [(e.seq, e.event["n"], e.audience) for e in found] == [
+        (2, 0, ()),
+        (3, 1, ()),
+        (4, 2, ()),
+    ]
+    assert [e.seq for e in await store.events_after("w", "c", 0, 2)] == [3, 4]
+
+
+async def test_a_stale_commit_changes_nothing(store: Store) -> None:
+    """Of two commits from one state the second is refused and leaves no trace."""
+    state = await put(store, None, fresh())
+    first = await put(store, state, with_turn(state, "first"))
+    with pytest.raises(RevisionConflict):
+        await store.commit(with_turn(state, "second"), before=state, events=[EVENT])
+    with pytest.raises(RevisionConflict):
+        await store.commit(fresh(), before=None)
+    assert await store.load("w", "c") == first
+    assert len(await store.events_after("w", "c", 0, 10)) == 2
+
+
+async def test_a_repeated_command_is_answered_only(store: Store) -> None:
+    """The same player and id again get the first answer, whatever else is sent."""
+    state = await put(store, None, fresh())
+    answer = Answer(":minsu", "say-1", b"first")
+    await store.commit(with_turn(state), before=state, answer=answer)
+    again = await store.commit(
+        with_turn(state, "other"), before=state, answer=replace(answer, body=b"second")
+    )
+    assert again == Repeated(b"first")
+    assert await store.answer("w", "c", answer) == b"first"
+    assert await store.answer("w", "c", replace(answer, player=":eve")) is None
+    loaded = await store.load("w", "c")
+    assert loaded is not None
+    assert [turn.text for turn in loaded.turns] == ["Hello"]
+
+
+async def test_one_owner_at_a_time(store: Store, redis_url: str) -> None:
+    """A lease keeps others from beginning, a fence keeps the former owner from committing."""
+    async with open_store(redis_url, Settings(), owner="two") as other:
+        state = await put(store, None, fresh())
+        mine = await store.commit(with_turn(state), before=state, take_lease=True)
+        assert isinstance(mine, Committed)
+        state = replace(with_turn(state), revision=mine.revision, seq=mine.seq)
+        with pytest.raises(Owned) as owned:
+            await other.commit(with_turn(state), before=state, take_lease=True)
+        assert 0 < owned.value.retry_after_ms <= 10_000
+        async with Redis.from_url(redis_url) as client:
+            await client.hset("npc:{w/c}:state", "until", 1)
+        theirs = await other.commit(with_turn(state), before=state, take_lease=True)
+        assert isinstance(theirs, Committed)
+        assert theirs.fence == mine.fence + 1
+        with pytest.raises(Fenced):
+            await store.commit(with_turn(state), before=state, fence=mine.fence)
+        with pytest.raises(Fenced):
+            await store.renew("w", "c", mine.fence)
+        await other.renew("w", "c", theirs.fence)
+
+
+async def test_a_released_lease_is_free(store: Store, redis_url: str) -> None:
+    """After a release another owner may begin at once, and the partial text is gone."""
+    async with open_store(redis_url, Settings(), owner="two") as other:
+        state = await put(store, None, fresh())
+        mine = await store.commit(state, before=state, take_lease=True)
+        assert isinstance(mine, Committed)
+        partial = Partial("r", 1, "Well, ")
+        await store.flush_partial("w", "c", partial, mine.fence)
+        assert await store.partial("w", "c") == partial
+        state = replace(state, revision=mine.revision)
+        done = await store.commit(state, before=state, release_lease=True, fence=mine.fence)
+        assert isinstance(done, Committed)
+        assert await store.partial("w", "c") is None
+        state = replace(state, revision=done.revision)
+        assert await other.commit(state, before=state, take_lease=True)
+
+
+async def test_an_answer_that_was_lost_does_not_commit_twice(store: Store, redis_url: str) -> None:
+    """A connection that is cut after a commit: the client's own retry finds it done."""
+    path = redis_url.removeprefix("unix://")
+    cut = asyncio.Event()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_unix_connection(path)
+
+        async def back() -> None:
+            while data := await to_reader.read(65_536):
+                if cut.is_set():
+                    cut.clear()
+                    writer.close()
+                    return
+                writer.write(data)
+
+        answering = asyncio.create_task(back())
+        while data := await reader.read(65_536):
+            to_writer.write(data)
+        answering.cancel()
+        for stream in (to_writer, writer):
+            stream.close()
+            await stream.wait_closed()
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with open_store(f"redis://127.0.0.1:{port}", Settings(), owner="one") as shaky:
+        state = await put(shaky, None, fresh())
+        state = await put(shaky, state, with_turn(state, "before"))
+        cut.set()
+        done = await shaky.commit(
+            with_turn(state, "once"), before=state, answer=Answer(":minsu", "1", b"ack")
+        )
+        assert isinstance(done, Committed)
+        assert done.revision == state.revision + 1
+    server.close()
+    await server.wait_closed()
+    await asyncio.sleep(0)
+    loaded = await store.load("w", "c")
+    assert loaded is not None
+    assert [turn.text for turn in loaded.turns] == ["before", "once"]
+
+
+async def test_everything_is_bounded(store: Store, redis_url: str) -> None:
+    """Old turns and events leave when there are too many; every key has a lifetime."""
+    state = await put(store, None, fresh())
+    async with Redis.from_url(redis_url) as client:
+        await client.hset("npc:{w/c}:turns", "3", b"old")
+        await client.hset("npc:{w/c}:state", "turns", TURNS_KEPT + 3)
+        turn = replace(with_turn(state).turns[0], index=TURNS_KEPT + 3)
+        lots = [EVENT] * (EVENTS_KEPT + 1_000)
+        await store.commit(
+            replace(state, turns=(turn,)),
+            before=state,
+            events=lots,
+            answer=Answer(":minsu", "1", b"x"),
+        )
+        assert not await client.hexists("npc:{w/c}:turns", "3")
+        assert await client.xlen("npc:{w/c}:events") < EVENTS_KEPT + 300
+        await store.index_player("w", ":minsu", "c")
+        async for key in client.scan_iter():
+            assert await client.pttl(key) > 0, key
+
+
+async def test_deleting_leaves_nothing(store: Store, redis_url: str) -> None:
+    """After deleting a conversation and its index the Redis is empty."""
+    state = await put(store, None, fresh("a b/{c}"))
+    done = await store.commit(
+        with_turn(state), before=state, answer=Answer("k:min su", "x:y", b"1"), take_lease=True
+    )
+    assert isinstance(done, Committed)
+    await store.flush_partial("w", "a b/{c}", Partial("r", 1, "x"), done.fence)
+    await store.index_player("w", "k:min su", "a b/{c}")
+    assert await store.conversations_of("w", "k:min su") == ["a b/{c}"]
+    await store.delete_conversation("w", "a b/{c}")
+    await store.forget_player("w", "k:min su")
+    async with Redis.from_url(redis_url) as client:
+        assert await client.dbsize() == 0
+
+
+async def test_turns_are_read_backwards(store: Store) -> None:
+    """Pages before an index come oldest first."""
+    state = await put(store, None, fresh())
+    for number in range(5):
+        state = await put(store, state, with_turn(state, str(number)))
+    assert [t.text for t in await store.turns_before("w", "c", 4, 2)] == ["2", "3"]
+    assert await store.turns_before("w", "c", 0, 2) == []
+
+
+async def test_a_full_redis_still_reads(store: Store, redis_url: str) -> None:
+    """Out of memory, writing is store_unavailable with what to do, and reading goes on."""
+    state = await put(store, None, fresh())
+    async with Redis.from_url(redis_url) as client:
+        await client.config_set("maxmemory", 1)
+        with pytest.raises(StoreUnavailable, match="maxmemory") as caught:
+            await store.commit(with_turn(state), before=state)
+        assert caught.value.retry_after_ms
+        assert await store.load("w", "c") == state
+        await client.config_set("maxmemory", 0)
+    await put(store, state, with_turn(state))
+
+
+async def test_a_full_disk_is_store_unavailable(store: Store, redis_url: str) -> None:
+    """When Redis cannot write its files it says MISCONF, and we say what to do."""
+    state = await put(store, None, fresh())
+    async with Redis.from_url(redis_url) as client:
+        await client.config_set("dbfilename", "x" * 300)
+        await client.config_set("save", "3600 1")
+        await client.bgsave()
+        async with asyncio.timeout(10):
+            while (await client.info("persistence"))["rdb_last_bgsave_status"] != "err":
+                await asyncio.sleep(0.05)
+        with pytest.raises(StoreUnavailable, match="disk"):
+            await store.commit(with_turn(state), before=state)
+        await client.config_set("save", "")
+    await put(store, state, with_turn(state))
+
+
+async def test_a_redis_that_is_gone_is_store_unavailable() -> None:
+    """Nobody at the address: an error with what to do, without the password."""
+    settings = Settings(timeouts=Timeouts(redis=0.5))
+    with pytest.raises(StoreUnavailable, match="NPC_REDIS_URL") as caught:
+        async with open_store("redis://:hush@127.0.0.1:1", settings, owner="x"):
+            pass
+    assert "hush" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"http://x:\*\*\*@y"):
+        async with open_store("http://x:hush@y", settings, owner="x"):
+            pass

@@ -1,0 +1,108 @@
+"""What is stored can be read for ever, and nothing of it is lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pytest
+
+from npc_server.conversation.model import Conversation, Member, NpcState, Reply, Turn
+from npc_server.store import records
+from npc_server.store.keys import ConversationKeys, player_index
+
+GOLDEN = Path(__file__).parent / "golden"
+TURN = Turn(
+    id="01890000-0000-7000-8000-000000000001",
+    index=3,
+    kind="reply",
+    speaker="bram",
+    to=("minsu",),
+    hearers=("minsu", "bram"),
+    text="Hot iron. 뜨거워!",
+    at_ms=1_700_000_000_000,
+    finish="interrupted",
+    heard={"minsu": 9},
+    answers="01890000-0000-7000-8000-000000000000",
+)
+STATE = Conversation(
+    id="smithy",
+    world="default",
+    members=(
+        Member("minsu", "player", "민수", "key:minsu"),
+        Member("bram", "npc", "Bram", "bram"),
+    ),
+    created_ms=1_700_000_000_000,
+    reply=Reply("r", 1, "bram", ("minsu",), ("minsu", "bram"), "t"),
+    npcs={"bram": NpcState("happy", 0.25)},
+    locale="ko",
+)
+PARTIAL = records.Partial("r", 1, "Well, ")
+
+
+@pytest.mark.parametrize("version", sorted(p.name for p in GOLDEN.iterdir()))
+def test_every_version_that_ever_was_can_be_read(version: str) -> None:
+    """The golden files of each version decode to today's values."""
+    folder = GOLDEN / version
+    assert records.decode_turn((folder / "turn.json").read_bytes()) == TURN
+    assert records.decode_partial((folder / "partial.json").read_bytes()) == PARTIAL
+    raw = (folder / "conversation.json").read_bytes()
+    assert records.decode_conversation(raw, revision=0, seq=0, turns=()) == STATE
+
+
+def test_today_is_written_as_its_golden_files() -> None:
+    """A change of what is stored needs a new version, and golden files for it."""
+    folder = GOLDEN / f"v{records.VERSION}"
+    for name, made in (
+        ("turn", records.encode_turn(TURN)),
+        ("conversation", records.encode_conversation(STATE)),
+        ("partial", records.encode_partial(PARTIAL)),
+    ):
+        golden = (folder / f"{name}.json").read_bytes()
+        assert orjson.loads(made) == orjson.loads(golden)
+
+
+def test_a_conversation_comes_back_with_its_turns() -> None:
+    """Revision, seq and turns are put back beside the state."""
+    whole = replace(STATE, revision=4, seq=9, turns=(TURN,))
+    raw = records.encode_conversation(whole)
+    assert records.decode_conversation(raw, revision=4, seq=9, turns=(TURN,)) == whole
+    quiet = replace(STATE, reply=None)
+    raw = records.encode_conversation(quiet)
+    assert records.decode_conversation(raw, revision=0, seq=0, turns=()) == quiet
+
+
+def test_newer_records_are_refused() -> None:
+    """What a newer server wrote is an error that says to run it, not a guess."""
+    raw = orjson.dumps({"v": records.VERSION + 1})
+    with pytest.raises(records.NewerRecord, match="newer release"):
+        records.read("turn", raw)
+
+
+def test_older_records_are_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each upcaster makes the next version, until today's is reached."""
+    monkeypatch.setitem(records.UPCASTERS["turn"], -1, lambda r: {**r, "a": 1})
+    monkeypatch.setitem(records.UPCASTERS["turn"], 0, lambda r: {**r, "b": r["a"] + 1})
+    assert records.read("turn", b'{"v":-1}') == {"a": 1, "b": 2}
+
+
+def test_keys_of_a_conversation_share_their_tag() -> None:
+    """Whatever the names, one pair of braces holds world and conversation, escaped."""
+    keys = ConversationKeys.of("a/b", "c}{d é")
+    names = [*keys.fixed(), keys.answer("k:p", "x y")]
+    assert {name[name.index("{") : name.index("}") + 1] for name in names} == {
+        "{a%2Fb/c%7D%7Bd%20%C3%A9}"
+    }
+    assert len(set(names)) == 6
+    assert ConversationKeys.of("a", "b/c") != ConversationKeys.of("a/b", "c")
+    assert player_index("w", "k:p") == "npc:{w/@k%3Ap}:conversations"
+
+
+def test_every_key_is_in_the_table() -> None:
+    """The documented kinds of keys are those that there are."""
+    page = (Path(__file__).parents[3] / "docs/reference/redis.md").read_text()
+    keys = ConversationKeys.of("w", "c")
+    kinds = {name.rsplit(":", 1)[1] for name in keys.fixed()} | {"answer", "conversations"}
+    rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert {row.split("}:")[1].split(":")[0] for row in rows} == kinds
