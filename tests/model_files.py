@@ -80,10 +80,15 @@ def vocabulary() -> tuple[list[str], list[int], list[str]]:
 
 
 def llama(
-    *, version: int = 3, tied: bool = True, changes: Mapping[str, Any] | None = None
+    *,
+    version: int = 3,
+    tied: bool = True,
+    changes: Mapping[str, Any] | None = None,
+    count: int | None = None,
 ) -> bytes:
     """A llama model of one layer with that vocabulary; it runs, and talks nonsense."""
     tokens, kinds, merges = vocabulary()
+    count = count or len(tokens)
     metadata = {
         "general.architecture": "llama",
         "general.name": "Tiny",
@@ -116,10 +121,28 @@ def llama(
         "ffn_up": (WIDTH, HIDDEN),
         "ffn_down": (HIDDEN, WIDTH),
     }
-    tensors: dict[str, tuple[int, ...]] = {"token_embd.weight": (WIDTH, len(tokens))}
+    tensors: dict[str, tuple[int, ...]] = {"token_embd.weight": (WIDTH, count)}
     tensors |= {f"blk.0.{name}.weight": shape for name, shape in layer.items()}
     tensors["output_norm.weight"] = (WIDTH,)
     if not tied:
-        tensors["output.weight"] = (WIDTH, len(tokens))
+        tensors["output.weight"] = (WIDTH, count)
     kept = {key: item for key, item in metadata.items() if item is not None}
     return gguf(kept, tensors, version=version)
+
+
+def sentencepiece(*, version: int = 2) -> bytes:
+    """A llama model of 2023: a SentencePiece vocabulary in which text can spell ``</s>``."""
+    pieces = ["▁", *"abcdefghijklmnopqrstuvwxyz</>[]ISNT:", "</", "s>", "▁a", "[I", "NS"]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+    kinds = [2, 3, 3] + [6] * 256 + [1] * len(pieces)
+    changes = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.pre": None,
+        "tokenizer.ggml.merges": None,
+        "tokenizer.chat_template": None,
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.scores": [-0.01 * at for at in range(len(tokens))],
+        "general.name": "Tiny Vicuna",
+    }
+    return llama(version=version, tied=False, changes=changes, count=len(tokens))
