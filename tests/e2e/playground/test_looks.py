@@ -124,5 +124,6 @@ async def take_readme_picture(talk: Talk, file: Path) -> None:
     await talk.say("She is. And what do they tell about the well?")
     heard = talk.replies().last.locator(".heard")
     await expect(heard).to_have_text(re.compile(r".{110,}"), timeout=20_000)
+    await talk.page.wait_for_timeout(500)
     file.parent.mkdir(parents=True, exist_ok=True)
     await talk.page.screenshot(path=file)
