@@ -520,7 +520,9 @@ class Dialogue:
                     break
             await asyncio.sleep(wait)
             wait = min(2.0, wait * 2)
-        if not room.listeners:
+        if room.listeners:
+            self._warm(room)
+        else:
             self.rooms.drop_unused()
 
     def _lose(self, room: Room, live: Live) -> None:
