@@ -137,10 +137,12 @@ class Room:
 
     def end(self, live: Live | None) -> None:
         """Stop what works on a reply; its end is committed already, or never will be."""
-        if live is not None:
+        if live is None:
+            return
+        if self.live is live:
             self.live = None
-            for task in live.tasks:
-                task.cancel()
+        for task in live.tasks:
+            task.cancel()
 
     def settled(
         self,

@@ -1,5 +1,19 @@
 """The language models, and the files that they are made of."""
 
-from npc_server.engines.create import create_engine
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from npc_server.config import Settings
+    from npc_server.engines.base import Engine
 
 __all__ = ["create_engine"]
+
+
+def create_engine(settings: Settings) -> Engine:
+    """The engine that the settings ask for, not started yet. See ``engines.create``."""
+    # Workers import this package, and must not load HTTP clients before they can begin.
+    from npc_server.engines import create  # noqa: PLC0415
+
+    return create.create_engine(settings)

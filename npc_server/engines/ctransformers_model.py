@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import psutil
 import regex
-from ctransformers.lib import find_library
+from ctransformers import lib
 from ctransformers.llm import LLM, Config
 
 from npc_server.engines.drawing import Logits
@@ -135,13 +135,21 @@ def library(gpu_layers: int) -> str:
     Raises:
         EngineUnavailable: ctransformers has none for this machine.
     """
+    # On its own, ctransformers starts a process to ask for the processor's abilities.
+    ours = Path(lib.__file__).parent / "lib" / "local"
+    fast = gpu_layers <= 0 and not ours.is_dir() and b" avx2 " in _processor()
     try:
-        return str(find_library(None, gpu=gpu_layers > 0))
+        return str(lib.find_library("avx2" if fast else None, gpu=gpu_layers > 0))
     except OSError as error:
         raise EngineUnavailable(
             "ctransformers has no library for this machine. Build it: "
             "pip install ctransformers --no-binary ctransformers."
         ) from error
+
+
+def _processor() -> bytes:
+    path = Path("/proc/cpuinfo")
+    return path.read_bytes() if path.exists() else b""
 
 
 def device(gpu_layers: int) -> str:

@@ -6,10 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import httpx
-from huggingface_hub import HfApi, get_token, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
 from npc_server.errors import ModelFileError
 
 PREFERRED = ("q4_k_m", "q4_0", "q4_k_s", "q5_k_m", "q4_1", "q8_0", "f16")
@@ -37,10 +33,14 @@ def locate(repo: str, file: str | None) -> tuple[str, HubFile]:
     Raises:
         ModelFileError: There is no such repository or file, or the hub cannot be reached.
     """
+    # Loading it takes longer than the rest of the command line together.
+    from huggingface_hub import HfApi, get_token, hf_hub_url  # noqa: PLC0415
+
     endpoint = os.environ.get("HF_ENDPOINT")
     try:
         info = HfApi(endpoint=endpoint).model_info(repo, files_metadata=True, timeout=20)
-    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
+    except Exception as error:
+        # Versions of huggingface_hub raise the errors of different HTTP clients.
         raise ModelFileError(
             f"The hub does not know {repo} or cannot be reached: {_first_line(error)}. Check the "
             "name, HF_ENDPOINT, and HF_TOKEN if the model is not open to all."
