@@ -200,14 +200,17 @@ class CtransformersEngine:
     async def _keep(self) -> None:
         """Start the worker again whenever it has ended."""
         while True:
-            if self._worker is not None:
-                await self._worker.ended.wait()
-                log.error("worker_ended", pid=self._worker.pid, failures=self._failures)
-                await self._worker.stop(patience=0)
-                self._worker = None
+            worker = self._worker
+            if worker is not None:
+                await worker.ended.wait()
+                log.error("worker_ended", pid=worker.pid, failures=self._failures)
             delay = self._backoff()
             self._failures += 1
+            # Set before anything is awaited: who asks now is to know how long it takes.
             self._start_at = asyncio.get_running_loop().time() + delay
+            self._worker = None
+            if worker is not None:
+                await worker.stop(patience=0)
             await asyncio.sleep(delay)
             await self._try_again()
 

@@ -19,7 +19,6 @@ Sleep = Callable[[float], None]
 
 ATTEMPTS = 6
 LONGEST_PAUSE = 8.0
-BLOCK = 1 << 18
 TIMEOUT = httpx.Timeout(30, connect=10)
 CONTENT_RANGE = regex.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
@@ -156,7 +155,7 @@ class Part:
         with self.path.open("r+b" if begin else "wb") as file:
             file.seek(begin)
             file.truncate()
-            for data in response.iter_bytes(BLOCK):
+            for data in response.iter_raw():
                 file.write(data)
                 done += len(data)
                 progress(done, total)
