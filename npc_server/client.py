@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,11 +28,12 @@ class Client:
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
+        self._prefix = uuid.uuid4().hex
         self._numbers = itertools.count(1)
 
     async def send(self, type_: str, **fields: Any) -> str:
         """Send a command; returns its id."""
-        command = f"c{next(self._numbers)}"
+        command = f"{self._prefix}-{next(self._numbers)}"
         frame = {"type": type_, "id": command, **fields}
         await self._connection.send(orjson.dumps(frame), text=True)
         return command

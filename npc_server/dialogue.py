@@ -479,7 +479,11 @@ class Dialogue:
                 usage = outcome.usage
                 spend(usage.prompt - usage.cached + usage.completion)
         live.outcome = outcome
-        await self._finish(room, live, outcome)
+        try:
+            await self._finish(room, live, outcome)
+        except Exception:
+            log.exception("reply_not_committed")
+            self._lose(room, live)
 
     def _failed(self, live: Live, error: NpcError) -> Outcome:
         self.metrics.errors.labels(error.code).inc()
@@ -501,11 +505,11 @@ class Dialogue:
                 except (StoreUnavailable, Busy) as error:
                     if self.clock.monotonic() > patience:
                         log.error("reply_lost", reason=error.message)
-                        self._lose(room)
+                        self._lose(room, live)
                         return
                 except Fenced:
                     log.warning("reply_taken_over")
-                    self._lose(room)
+                    self._lose(room, live)
                     return
                 else:
                     room.live = None
@@ -516,20 +520,23 @@ class Dialogue:
                     break
             await asyncio.sleep(wait)
             wait = min(2.0, wait * 2)
-        if not room.listeners:
+        if room.listeners:
+            self._warm(room)
+        else:
             self.rooms.drop_unused()
 
-    def _lose(self, room: Room) -> None:
-        live, room.live = room.live, None
+    def _lose(self, room: Room, live: Live) -> None:
+        """Give a reply up; what the store holds of it is settled when the room is used next."""
         room.stale = True
-        if live is not None:
-            live.tasks[-1].cancel()
+        if room.live is live:
+            room.live = None
+        live.tasks[-1].cancel()
 
     async def _keep_alive(self, room: Room, live: Live) -> None:
         """Keep a partial text in the store for whoever takes over, and the lease."""
         state, reply = room.state, live.speech.reply
         flushed, beats = "", 0
-        while True:
+        while room.live is live:
             await asyncio.sleep(FLUSH_SECONDS)
             beats += 1
             try:

@@ -137,10 +137,12 @@ class Room:
 
     def end(self, live: Live | None) -> None:
         """Stop what works on a reply; its end is committed already, or never will be."""
-        if live is not None:
+        if live is None:
+            return
+        if self.live is live:
             self.live = None
-            for task in live.tasks:
-                task.cancel()
+        for task in live.tasks:
+            task.cancel()
 
     def settled(
         self,
@@ -165,11 +167,11 @@ class Room:
         live = self.live
         if live is None or live.speech.reply.turn != state.reply.turn:
             raise Busy("A reply is on its way from another server. Try again.", retry_after_ms=500)
-        if live.outcome is not None:
-            return rules.reply_done(state, live.outcome)
         if player is not None and heard is None:
             heard = self.playing.get((state.reply.turn, player.id))
         cuts = {} if player is None or heard is None else {player.id: heard}
+        if live.outcome is not None:
+            return rules.reply_done(state, replace(live.outcome, heard=cuts))
         return rules.reply_done(state, live.speech.outcome(finish, cuts))
 
 

@@ -37,8 +37,8 @@ MARE = (
     "Four shoes, two coppers, and I'll not argue if she's as gentle as you say!"
 )
 WELL = (
-    "*grins* That it sings! Three brothers dug it, and the youngest sang so that nobody counted "
-    "the hours. I have stood there at midnight. All I heard was the innkeeper's cat."
+    "*smiles* That it sings, and lovely too! Three brothers dug it, and the youngest sang so that "
+    "nobody counted the hours. I have stood there at midnight. All I heard was the innkeeper's cat."
 )
 TALE = "옛날 옛적에 호랑이 한 마리가 살았단다. 그 호랑이는 곶감을 제일 무서워했지. 왜 그랬을까?"
 LONG = "One word after another, and then one more. " * 12
@@ -46,7 +46,7 @@ SCRIPT: Json = {
     "rules": [
         {"match": "mare", "reply": MARE, "first_ms": 210, "piece_ms": 30},
         {"match": "the well", "reply": WELL, "first_ms": 180, "piece_ms": 30},
-        {"match": "story", "reply": STORY, "first_ms": 60, "piece_ms": 25},
+        {"match": "story", "reply": STORY, "first_ms": 60, "piece_ms": 40},
         {"match": "옛날", "reply": TALE, "piece_ms": 15},
         {"match": "everything", "reply": LONG, "piece": "char"},
         {"match": r"break\s*$", "fail": "unavailable"},

@@ -52,6 +52,7 @@ def connect(url: str, timeout: float) -> Redis:
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
             client_name="npc-server",
+            driver_info=None,
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES),
             health_check_interval=15,
         )

@@ -43,8 +43,8 @@ export function timingsBar(turn, i18n, more) {
     Object.entries(parts).map(([name, ms]) => [name, duration(ms)]),
   );
   i18n.put(bar, "barLabel", values, "tLabel");
-  const total = i18n.put(el("span", { class: "name" }), "total");
-  numbers.append(el("span", { class: "number" }, `${duration(timings.total_ms)} `, total));
+  const time = duration(timings.total_ms);
+  numbers.append(i18n.put(el("span", { class: "number" }), "total", { time }));
   const row = el("span", { class: "row" });
   if (turn.usage) row.append(i18n.put(el("span", { class: "tokens" }), "tokens", turn.usage));
   if (turn.degraded) row.append(i18n.put(el("span", { class: "tokens" }), turn.degraded));

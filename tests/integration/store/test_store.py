@@ -141,7 +141,7 @@ async def test_a_released_lease_is_free(store: Store, redis_url: str) -> None:
         assert isinstance(done, Committed)
         assert await store.partial("w", "c") is None
         state = replace(state, revision=done.revision)
-        assert await other.commit(state, before=state, take_lease=True)
+        assert isinstance(await other.commit(state, before=state, take_lease=True), Committed)
 
 
 async def test_an_answer_that_was_lost_does_not_commit_twice(store: Store, redis_url: str) -> None:
