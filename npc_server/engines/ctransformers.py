@@ -28,7 +28,8 @@ class CtransformersSettings:
     Attributes:
         model: The model's file.
         name: The model's name for people; the file's name by default.
-        model_type: ctransformers' name of the kind of model, for files before GGUF.
+        model_type: ctransformers' name of the kind of model, for files before GGUF; guessed from
+            their name by default.
         template: The prompt template; guessed by default.
         context: Tokens of prompt and reply; no more than the model was trained with.
         seats: Replies that are generated at once; fewer where memory is short.

@@ -36,6 +36,7 @@ from npc_server.engines.ctransformers_model import (
     seat_bytes,
 )
 from npc_server.engines.gguf import Header, read_header
+from npc_server.engines.model_info import model_type
 from npc_server.engines.templates import guess, named
 from npc_server.engines.vocabulary import Vocabulary
 from npc_server.engines.worker_loop import Json, Loop, Send, Tokens
@@ -66,7 +67,8 @@ def main() -> None:
         loop, facts = _load(wanted, send)
     except NpcError as error:
         send({"event": "failed", "kind": type(error).__name__, "message": error.message})
-        return
+        # The thread that reads would keep the interpreter from ending in order.
+        os._exit(0)
     send({"event": "ready", **facts})
     loaded.set_result(loop)
     loop.run()
@@ -96,7 +98,7 @@ def _load(wanted: Json, send: Send) -> tuple[Loop, Json]:
     make = partial(
         NativeInstance,
         path,
-        wanted["model_type"],
+        wanted["model_type"] or model_type(model, header),
         context=context,
         gpu_layers=wanted["gpu_layers"],
         threads=wanted["threads"] or _cores(),

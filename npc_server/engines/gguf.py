@@ -2,7 +2,8 @@
 
 GGUF versions 1 to 3, little endian, are read in whole: metadata and tensor descriptions, every
 count, length and offset checked against a bound and against the file's size before anything is
-allocated. The older GGML, GGMF and GGJT files have no metadata; of them only the kind is told.
+allocated. The older GGML, GGMF, GGJT and GGCC files have no metadata; of them the kind is told, and
+their first numbers are checked.
 The layout is the one of the GGUF specification in the ggml project.
 """
 
@@ -41,7 +42,9 @@ SCALARS = {
     11: "q",
     12: "d",
 }
-LEGACY = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT"}
+LEGACY = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT", b"ccgg": "GGCC"}
+LEGACY_SIZES = 7
+MAX_LEGACY_SIZE = 1_048_576
 ADVICE = "Fetch the file again, or take another one."
 
 
@@ -61,7 +64,7 @@ class Header:
     """What a model file says before its numbers begin.
 
     Attributes:
-        format: ``GGUF``, ``GGJT``, ``GGMF`` or ``GGML``.
+        format: ``GGUF``, ``GGJT``, ``GGMF``, ``GGCC`` or ``GGML``.
         version: The format's version; 0 for GGML, which has none.
         size: The file's size in bytes.
         metadata: Keys and values; texts that are no UTF-8 hold surrogate escapes.
@@ -125,11 +128,19 @@ class _Reader:
     def header(self) -> Header:
         magic = self._take(4, "its first four bytes")
         if magic in LEGACY:
-            version = 0 if magic == b"lmgg" else self._scalar("I", "its version")
-            return Header(LEGACY[magic], version, self._size)
+            return self._legacy(LEGACY[magic])
         if magic != b"GGUF":
             self._fail(f"it begins with {magic!r} and is no GGUF or GGML file", _guess(magic))
         return self._gguf()
+
+    def _legacy(self, name: str) -> Header:
+        """The beginning of an older file; its first numbers are the model's sizes."""
+        version = 0 if name == "GGML" else self._scalar("I", "its version")
+        sizes = [self._scalar("I", "the model's sizes") for _ in range(LEGACY_SIZES)]
+        # Each token takes at least as much as its length does.
+        if not 0 < sizes[0] <= self._size // 4 or max(sizes) > MAX_LEGACY_SIZE:
+            self._fail(f"its sizes are impossible: {sizes}")
+        return Header(name, version, self._size, {"vocabulary": sizes[0]})
 
     def _gguf(self) -> Header:
         version = self._scalar("I", "its version")

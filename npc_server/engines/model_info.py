@@ -12,6 +12,17 @@ from npc_server.engines.ggml_types import GGML_TYPES
 from npc_server.engines.gguf import Header
 from npc_server.engines.templates import guess
 
+KINDS = {
+    "falcon": ("falcon",),
+    "gpt2": ("gpt2", "gpt-2", "cerebras"),
+    "gptj": ("gptj", "gpt-j", "gpt4all-j"),
+    "gpt_neox": ("neox", "pythia", "stablelm", "redpajama"),
+    "mpt": ("mpt-",),
+    "gpt_bigcode": ("starcoder", "starchat", "santacoder"),
+    "dolly-v2": ("dolly",),
+    "replit": ("replit",),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
@@ -85,16 +96,31 @@ def describe(path: Path, header: Header) -> ModelInfo:
         parameters=sum(stored.values()),
         quantisation=GGML_TYPES[stored.most_common(1)[0][0]].name if stored else "",
         context=header.number(f"{architecture}.context_length"),
-        vocabulary=len(tokens),
+        vocabulary=len(tokens) or header.number("vocabulary") or 0,
         licence=_printable(header.text("general.license")),
         template=guess(header.metadata, path.name),
-        verdict=_verdict(header),
+        verdict=_verdict(path, header),
     )
 
 
-def _verdict(header: Header) -> str:
+def model_type(path: Path, header: Header) -> str | None:
+    """The kind of model, by ctransformers' name for it, which files before GGUF do not tell.
+
+    GGMF and GGJT files are llama models, GGCC files falcon models; the others are told by their
+    name, and are llama models where it says nothing. ``None`` for GGUF.
+    """
+    if header.format == "GGUF":
+        return None
+    name = path.name.lower()
+    for kind, signs in KINDS.items():
+        if any(sign in name for sign in signs):
+            return kind
+    return "falcon" if header.format == "GGCC" else "llama"
+
+
+def _verdict(path: Path, header: Header) -> str:
     if header.format != "GGUF":
-        return "runs it, given the kind of model"
+        return f"takes it for a {model_type(path, header)} model"
     reason = obstacle(header)
     if reason:
         return f"cannot run it: {reason}"

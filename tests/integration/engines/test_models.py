@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -368,7 +369,7 @@ def test_info_is_read_without_loading(tmp_path: Path) -> None:
     assert models.info(file).one_line() == "Tiny, GGUF 3, llama, F32, 0 MB"
     file.write_bytes(llama(changes={"general.architecture": "gemma"}))
     assert "cannot run it" in models.info(file).verdict
-    file.write_bytes(b"tjgg\x03\0\0\0" + bytes(64))
+    file.write_bytes(b"tjgg\x03\0\0\0\x01" + bytes(64))
     assert models.info(file).one_line() == "tiny.gguf, GGJT 3, 0 MB"
 
 
@@ -391,7 +392,7 @@ def test_settings_choose_the_engine(tmp_path: Path) -> None:
     """Auto and ctransformers run the model's file, scripted runs a script; errors are told."""
     file = tmp_path / "tiny.gguf"
     file.write_bytes(MODEL)
-    common = {"data_dir": tmp_path, "model": str(file)}
+    common: dict[str, Any] = {"data_dir": tmp_path, "model": str(file)}
     for name in ("auto", "ctransformers"):
         engine = create_engine(Settings(engine=name, **common))
         assert isinstance(engine, CtransformersEngine)

@@ -196,7 +196,13 @@ HOSTILE = {
     "strange rope": llama(changes={"llama.rope.dimension_count": 9999}),
     "no rms epsilon": llama(changes={"llama.attention.layer_norm_rms_epsilon": None}),
     "a text where a number belongs": llama(changes={"llama.block_count": "one"}),
-    "old and random": b"tjgg\x03\0\0\0" + bytes(range(256)) * 64,
+    "old and random": b"tjgg\x03\0\0\0"
+    + struct.pack("<7i", 99, 64, 256, 4, 1, 16, 2)
+    + bytes(range(256)) * 64,
+    "old with no end": b"tjgg\x03\0\0\0"
+    + struct.pack("<7i", 999, 64, 256, 4, 1, 16, 2)
+    + bytes(4096),
+    "old of no layers": b"lmgg" + struct.pack("<7i", 9, 64, 256, 0, 0, 0, 2) + bytes(999),
     "old and huge": b"lmgg"
     + struct.pack("<7i", 2**30, 2**30, 256, 2**20, 2**20, 64, 2)
     + bytes(999),

@@ -133,7 +133,7 @@ def test_unknown_quantisations_are_refused(tmp_path: Path) -> None:
 def test_other_formats_are_not_rewritten(tmp_path: Path) -> None:
     """A GGML file is left as it is, and asking for a rewrite is an error."""
     file = tmp_path / "old.bin"
-    file.write_bytes(b"tjgg\x03\0\0\0" + bytes(64))
+    file.write_bytes(b"tjgg\x03\0\0\0\x01" + bytes(64))
     assert prepared(file) == file
     with pytest.raises(ModelFileError, match="cannot be rewritten"):
         convert(file, tmp_path / "out.gguf")

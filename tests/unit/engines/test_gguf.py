@@ -66,12 +66,15 @@ def test_every_kind_of_value_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("magic", "name", "version"), [(b"lmgg", "GGML", 0), (b"fmgg", "GGMF", 1), (b"tjgg", "GGJT", 3)]
+    ("magic", "name", "version"),
+    [(b"lmgg", "GGML", 0), (b"fmgg", "GGMF", 1), (b"tjgg", "GGJT", 3), (b"ccgg", "GGCC", 10)],
 )
 def test_older_files_are_recognised(tmp_path: Path, magic: bytes, name: str, version: int) -> None:
     """The files before GGUF are told by their magic and version."""
-    header = read(tmp_path, magic + struct.pack("<I", version) + bytes(64))
-    assert (header.format, header.version) == (name, version)
+    sizes = struct.pack("<7I", 20, 64, 256, 4, 1, 16, 2)
+    numbers = struct.pack("<I", version) if version else b""
+    header = read(tmp_path, magic + numbers + sizes + bytes(64))
+    assert (header.format, header.version, header.metadata) == (name, version, {"vocabulary": 20})
 
 
 def one_tensor(shape: tuple[int, ...], *, kind: int = 0, offset: int = 0) -> bytes:
@@ -91,6 +94,9 @@ BAD = {
     "zip": (b"PK\x03\x04" + bytes(64), "PyTorch"),
     "page": (b"<!DOCTYPE html>", "web page"),
     "lora": (b"algg" + bytes(64), "LoRA"),
+    "old sizes": (b"tjgg" + struct.pack("<8I", 3, 20, 2**21, 256, 4, 1, 16, 2), "impossible"),
+    "old vocabulary": (b"lmgg" + struct.pack("<7I", 2**20, 64, 256, 4, 1, 16, 2), "impossible"),
+    "old and short": (b"tjgg\x03\0\0\0", "cut off"),
     "version": (struct.pack("<4sIQQ", b"GGUF", 9, 0, 0), "version 9"),
     "endian": (struct.pack(">4sIQQ", b"GGUF", 3, 0, 0), "big endian"),
     "tensors": (struct.pack("<4sIQQ", b"GGUF", 3, HUGE, 0) + bytes(64), "claims"),
