@@ -257,6 +257,8 @@ class CtransformersEngine:
                 f"{name} was not loaded within {settings.start_timeout:.0f} seconds. "
                 "Raise NPC_TIMEOUTS__START, or take a smaller model."
             ) from None
+        except OSError as error:
+            raise EngineUnavailable(f"Cannot start the worker: {error.strerror}.") from error
         facts = worker.facts
         if facts["event"] == "failed":
             await worker.stop()

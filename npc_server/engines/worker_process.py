@@ -23,6 +23,7 @@ Json = dict[str, Any]
 
 LINE_LIMIT = 1 << 24
 LINES_KEPT = 5
+LINE_KEPT = 500
 STOP_SECONDS = 2.0
 
 log = get_logger(__name__)
@@ -120,13 +121,7 @@ class WorkerProcess:
         stdin = self._process.stdin
         if stdin is not None:
             stdin.close()
-        try:
-            async with asyncio.timeout(patience):
-                await self._process.wait()
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+        await self._end(patience)
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.ended.set()
 
@@ -137,24 +132,38 @@ class WorkerProcess:
         stdin.write(orjson.dumps(command) + b"\n")
 
     async def _first_event(self) -> Json:
-        line = await self._line()
-        if not line:
-            await self._process.wait()
+        try:
+            event: Json = orjson.loads(await self._line())
+        except ValueError:
+            # Nothing came, or half a line, or no JSON: it is of no use any more.
+            await self._end(STOP_SECONDS)
             await asyncio.gather(*self._tasks)
-            raise WorkerDied(self._how_it_ended())
-        event: Json = orjson.loads(line)
+            raise WorkerDied(self._how_it_ended()) from None
         return event
 
     async def _hear(self) -> None:
-        while line := await self._line():
-            event = orjson.loads(line)
-            answers = self._answers.get(event["id"])
-            if answers is not None:
-                answers.put_nowait(event)
-        await self._process.wait()
-        self.ended.set()
-        for answers in self._answers.values():
-            answers.put_nowait(None)
+        try:
+            while line := await self._line():
+                event = orjson.loads(line)
+                answers = self._answers.get(event["id"])
+                if answers is not None:
+                    answers.put_nowait(event)
+        except (ValueError, KeyError) as error:
+            log.error("worker_not_understood", pid=self.pid, reason=str(error))
+        finally:
+            await self._end(STOP_SECONDS)
+            self.ended.set()
+            for answers in self._answers.values():
+                answers.put_nowait(None)
+
+    async def _end(self, patience: float) -> None:
+        try:
+            async with asyncio.timeout(patience):
+                await self._process.wait()
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
 
     async def _line(self) -> bytes:
         stdout = self._process.stdout
@@ -166,10 +175,11 @@ class WorkerProcess:
 
     async def _hear_complaints(self) -> None:
         stderr = self._process.stderr
-        while stderr is not None and (data := await stderr.read(4096)):
-            for line in data.decode(errors="replace").splitlines():
-                self._last_words.append(line[:500])
-                log.debug("worker_said", pid=self.pid, line=line[:500])
+        while stderr is not None and (data := await stderr.readline()):
+            line = data.decode(errors="replace").strip()[:LINE_KEPT]
+            if line:
+                self._last_words.append(line)
+                log.debug("worker_said", pid=self.pid, line=line)
 
     def _how_it_ended(self) -> str:
         code = self._process.returncode

@@ -158,6 +158,31 @@ async def test_a_failed_restart_fails_who_waits_and_is_tried_again(make: Make) -
     await engine.close()
 
 
+async def test_a_worker_that_speaks_nonsense_is_ended(make: Make) -> None:
+    """What is no event ends the worker; the reply is asked for again of the next one."""
+    engine = make("""
+        number = starts()
+        ready()
+        for command in stream:
+            if number == 1:
+                print("nonsense", flush=True)
+                time.sleep(60)
+            send(id=command["id"], text="Yes.", finish="stop", usage=[1, 0, 1])
+    """)
+    await engine.start()
+    assert await answer(engine, request()) == "Yes."
+    await engine.close()
+
+
+async def test_a_worker_that_cannot_be_started_is_told(tmp_path: Path) -> None:
+    """No such program: an error that says so."""
+    settings = CtransformersSettings(tmp_path / "m.gguf", command=(str(tmp_path / "none"),))
+    engine = CtransformersEngine(settings)
+    with pytest.raises(EngineUnavailable, match="Cannot start the worker"):
+        await engine.start()
+    await engine.close()
+
+
 @pytest.mark.parametrize(
     ("program", "error", "told"),
     [

@@ -198,3 +198,12 @@ def test_bad_scripts_say_where(tmp_path: Path, content: bytes | None, told: str)
     with pytest.raises(ConfigError, match=r"script\.yaml") as caught:
         load_script(file)
     assert told in str(caught.value)
+
+
+def test_the_documented_script_is_a_script(tmp_path: Path) -> None:
+    """The example in the reference can be copied into a file and used."""
+    page = Path(__file__).parents[3] / "docs" / "reference" / "models.md"
+    example = page.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    file = tmp_path / "script.yaml"
+    file.write_text(example, encoding="utf-8")
+    assert [rule.match for rule in load_script(file).rules] == ["sword", "hello", "crash"]
