@@ -11,22 +11,20 @@ demo: .venv/ready
 	@$(BIN)/npc-server demo
 
 test: lint unit integration e2e
-	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage combine -q .coverage.unit .coverage.integration .coverage.e2e
 	@$(BIN)/coverage report
 
+PURE := npc_server/protocol/*,npc_server/persona/*,npc_server/conversation/*,npc_server/prompt/*,npc_server/reply/*
+
 unit: .venv/dev
-	@rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest tests/unit -q
-	@$(BIN)/coverage combine -q --keep --data-file=.coverage.pure
-	@$(BIN)/coverage report --data-file=.coverage.pure --fail-under=95 \
-	    --include='npc_server/protocol/*,npc_server/persona/*,npc_server/conversation/*,npc_server/prompt/*,npc_server/reply/*'
-	@rm -f .coverage.pure
+	$(BIN)/coverage run --data-file=.coverage.unit -m pytest tests/unit -q
+	$(BIN)/coverage report --data-file=.coverage.unit --fail-under=95 --include='$(PURE)'
 
 integration: .venv/dev
-	$(BIN)/coverage run -m pytest tests/integration -q
+	$(BIN)/coverage run --data-file=.coverage.integration -m pytest tests/integration -q
 
 e2e: .venv/dev .venv/browser
-	$(BIN)/coverage run -m pytest tests/e2e -q
+	$(BIN)/coverage run --data-file=.coverage.e2e -m pytest tests/e2e -q
 
 lint: .venv/dev
 	$(BIN)/ruff check .
