@@ -1,11 +1,9 @@
 # Everything runs from .venv, which is made and kept up to date here.
 # make demo   an NPC answers         make test    lint, types and every test
-# make lint   make format            make docs    write the generated pages
-# make soak   the long checks        make clean
+# make lint   make format   make docs (write the generated pages)   make clean
 
 PYTHON ?= python3
 BIN := .venv/bin
-export NPC_DATA_DIR ?= $(CURDIR)/data
 
 .PHONY: demo test unit integration e2e lint format docs clean
 

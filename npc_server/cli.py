@@ -89,8 +89,12 @@ def serve(
     auth: Auth = None,
     gpu_layers: Annotated[int | None, typer.Option(help="Layers on the GPU.")] = None,
 ) -> None:
-    """Run the server until it is told to stop (Ctrl-C or SIGTERM)."""
+    """Run the server until it is told to stop (Ctrl-C or SIGTERM).
+
+    A model that is not here yet is fetched first.
+    """
     settings = _settings(config, **_given(locals()))
+    _fetch_model(settings)
     asyncio.run(_serve(settings))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import ROOT, Servers
+from processes import Servers
 
+from npc_server.config import Settings
 from npc_server.engines import models
 
 
@@ -23,7 +23,7 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
-    """The demo's model, fetched once and kept in the working copy's data folder."""
-    folder = Path(os.environ.get("NPC_DATA_DIR", ROOT / "data")) / "models"
+    """The demo's model, fetched once and kept where the demo keeps it."""
+    folder = Settings().models_dir
     found = models.find("smollm2", folder)
     return found if found is not None else models.pull("smollm2", folder)
