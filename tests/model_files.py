@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 WIDTH, HIDDEN, HEADS = 32, 64, 4
@@ -57,10 +58,7 @@ def gguf(
     for name, shape in tensors.items():
         head += text(name, version) + struct.pack(f"<I{len(shape)}{wide}", len(shape), *shape)
         head += struct.pack("<IQ", kind, len(data))
-        count = 1
-        for length in shape:
-            count *= length
-        data += struct.pack(f"<{count}f", *(0.001 * (i % 7 - 3) for i in range(count)))
+        data += numbers(prod(shape))
         data += bytes(-len(data) % 32)
     return head + bytes(-len(head) % 32) + data
 
@@ -146,3 +144,41 @@ def sentencepiece(*, version: int = 2) -> bytes:
         "general.name": "Tiny Vicuna",
     }
     return llama(version=version, tied=False, changes=changes, count=len(tokens))
+
+
+def ggjt() -> bytes:
+    """The same small model as a GGJT 3 file, as LLaMA and Alpaca came in 2023."""
+    hidden = 128
+    pieces = [" ", *"abcdefghijklmnopqrstuvwxyz</>", "</", "s>", " a"]
+    tokens = [b"<unk>", b"<s>", b"</s>", *(bytes([byte]) for byte in range(256))]
+    tokens += [piece.encode() for piece in pieces]
+    head = struct.pack("<4sI7I", b"tjgg", 3, len(tokens), WIDTH, 64, HEADS, 1, WIDTH // HEADS, 0)
+    for at, token in enumerate(tokens):
+        head += struct.pack("<I", len(token)) + token + struct.pack("<f", -0.01 * at)
+    layer = {
+        "attention.wq": (WIDTH, WIDTH),
+        "attention.wk": (WIDTH, WIDTH),
+        "attention.wv": (WIDTH, WIDTH),
+        "attention.wo": (WIDTH, WIDTH),
+        "attention_norm": (WIDTH,),
+        "feed_forward.w1": (WIDTH, hidden),
+        "feed_forward.w2": (hidden, WIDTH),
+        "feed_forward.w3": (WIDTH, hidden),
+        "ffn_norm": (WIDTH,),
+    }
+    tensors = {
+        "tok_embeddings": (WIDTH, len(tokens)),
+        "norm": (WIDTH,),
+        "output": (WIDTH, len(tokens)),
+        **{f"layers.0.{name}": shape for name, shape in layer.items()},
+    }
+    for name, shape in tensors.items():
+        label = f"{name}.weight".encode()
+        head += struct.pack(f"<3I{len(shape)}I", len(shape), len(label), 0, *shape) + label
+        head += bytes(-len(head) % 32) + numbers(prod(shape))
+    return head
+
+
+def numbers(count: int) -> bytes:
+    """So many small numbers, 32 bits each."""
+    return struct.pack(f"<{count}f", *(0.001 * (at % 7 - 3) for at in range(count)))

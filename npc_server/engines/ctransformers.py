@@ -33,7 +33,7 @@ class CtransformersSettings:
         template: The prompt template; guessed by default.
         context: Tokens of prompt and reply; no more than the model was trained with.
         seats: Replies that are generated at once; fewer where memory is short.
-        threads: Threads that compute; by default the cores.
+        threads: Threads that compute; by default the cores, less one where there are three or more.
         gpu_layers: Layers on the GPU.
         cache_dir: Where a rewritten model goes if the model's own folder cannot be written.
         start_timeout: Seconds in which the model must be loaded.

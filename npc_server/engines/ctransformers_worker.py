@@ -101,7 +101,7 @@ def _load(wanted: Json, send: Send) -> tuple[Loop, Json]:
         wanted["model_type"] or model_type(model, header),
         context=context,
         gpu_layers=wanted["gpu_layers"],
-        threads=wanted["threads"] or _cores(),
+        threads=wanted["threads"] or _threads(),
         library=library(wanted["gpu_layers"]),
     )
     before = memory_used()
@@ -143,10 +143,11 @@ def _context(header: Header, wanted: int) -> int:
     return min(wanted, trained) if trained else wanted
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _threads() -> int:
+    """The cores that this process may use; of more than two, one is left to the server."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return cores if cores <= 2 else cores - 1
 
 
 def _read(commands: BinaryIO, loaded: Future[Loop]) -> None:

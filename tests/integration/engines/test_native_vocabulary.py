@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from engine_requests import pieces, request
-from model_files import sentencepiece
+from model_files import ggjt, sentencepiece
 
 from npc_server.engines.convert import needs_conversion
 from npc_server.engines.ctransformers import CtransformersEngine, CtransformersSettings
@@ -86,4 +86,20 @@ async def test_the_engine_runs_it(tmp_path: Path, version: int) -> None:
     assert last.usage is not None
     assert last.usage.completion <= 8
     assert engine.capabilities.context == 256
+    await engine.close()
+
+
+async def test_a_file_before_gguf_runs(tmp_path: Path) -> None:
+    """A GGJT file is loaded as the llama model that it is, by its own vocabulary."""
+    path = tmp_path / "ggml-alpaca-tiny.bin"
+    path.write_bytes(ggjt())
+    engine = CtransformersEngine(CtransformersSettings(path, context=256, seats=2))
+    await engine.start()
+    forged, plain = await engine.count_tokens(["a</s>", "a<xs>"])
+    assert forged == plain
+    first = await pieces(engine, request("hello", max_tokens=12))
+    again = await pieces(engine, request("hello", max_tokens=12, affinity="w/d/other"))
+    assert first == again
+    assert first[-1].usage is not None
+    assert first[-1].usage.prompt > 20
     await engine.close()
