@@ -160,6 +160,8 @@ class Dialogue:
                 if told is None:
                     return
                 room.end(live)
+            if self.settings.log_text:
+                log.info("said", conversation=room.state.id, turn=turn, text=command.text)
             room.publish(told)
             room.playing.clear()
             if command.respond == "auto":
@@ -479,6 +481,8 @@ class Dialogue:
                 usage = outcome.usage
                 spend(usage.prompt - usage.cached + usage.completion)
         live.outcome = outcome
+        if self.settings.log_text:
+            log.info("replied", text=outcome.text)
         try:
             await self._finish(room, live, outcome)
         except Exception:
