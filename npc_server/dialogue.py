@@ -114,7 +114,9 @@ class Dialogue:
 
         async with room.lock:
             with room.holding() as live:
-                told = await self._commit_once(room, decide, caller, player, command)
+                told = await self._commit_once(
+                    room, decide, caller, player, command, release_lease=True
+                )
                 if told is not None:
                     room.end(live)
                     room.publish(told)
@@ -155,7 +157,13 @@ class Dialogue:
         async with room.lock:
             with room.holding() as live:
                 told = await self._commit_once(
-                    room, decide, caller, player, command, turn, take_lease=True
+                    room,
+                    decide,
+                    caller,
+                    player,
+                    command,
+                    turn,
+                    take_lease=command.respond == "auto",
                 )
                 if told is None:
                     return
@@ -184,7 +192,9 @@ class Dialogue:
                         return room.settled(state, "interrupted", player, command.heard_chars)
                     return _cut_played(room, state, player, command)
 
-                told = await self._commit_once(room, decide, caller, player, command)
+                told = await self._commit_once(
+                    room, decide, caller, player, command, release_lease=hit
+                )
                 if told is not None:
                     if hit:
                         room.end(live)
@@ -425,12 +435,15 @@ class Dialogue:
         turn: str | None = None,
         *,
         take_lease: bool = False,
+        release_lease: bool = False,
     ) -> list[Addressed] | None:
         """Commit and acknowledge; a repeated command gets its first answer and ``None`` comes."""
         ack = events.Ack(re=command.id, conversation=room.state.id, turn=turn)
         answer = Answer(player.ref, command.id, ack.encode())
         try:
-            told = await self.rooms.commit(room, decide, answer=answer, take_lease=take_lease)
+            told = await self.rooms.commit(
+                room, decide, answer=answer, take_lease=take_lease, release_lease=release_lease
+            )
         except NpcError as error:
             if isinstance(error, StoreUnavailable):
                 raise

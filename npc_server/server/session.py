@@ -35,7 +35,6 @@ from npc_server.server.outbox import Outbox, Slow
 
 log = get_logger(__name__)
 
-FEATURES = ["greetings", "prompts"]
 REMEMBERED_ANSWERS = 256
 LAST_WORDS_SECONDS = 2.0
 
@@ -276,7 +275,7 @@ class Session:
                 members=limits.members,
                 json_depth=limits.json_depth,
             ),
-            features=FEATURES,
+            features=[],
             server=events.ServerInfo(name="npc-server", version=__version__),
         )
 
