@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -36,23 +38,56 @@ class Said:
     done: Json | None
 
 
+class Wrapping:
+    """Prints words as they come, each whole on one line."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._column = 0
+        self._word = ""
+
+    def write(self, text: str, style: str = "") -> None:
+        """Print text; its last word waits until it is known to be whole."""
+        *words, self._word = re.split(r"(?<=\s)(?=\S)", self._word + text)
+        for word in words:
+            self._put(word, style)
+
+    def flush(self, style: str = "") -> None:
+        """Print what waits."""
+        self._put(self._word, style)
+        self._word = ""
+
+    def _put(self, word: str, style: str) -> None:
+        width = cell_len(word.rstrip())
+        if self._column and self._column + width > self._console.width:
+            self._console.print()
+            self._column = 0
+        self._console.print(Text(word, style=style), end="", soft_wrap=True)
+        self._console.file.flush()
+        newline = word.rfind("\n")
+        self._column = cell_len(word[newline + 1 :]) + (self._column if newline < 0 else 0)
+
+
 async def show_reply(client: Client, name: str, console: Console) -> Said:
     """Print a reply as it streams, up to the next idle moment."""
-    text, done, begun = "", None, False
+    text, done, out = "", None, Wrapping(console)
+    out.write(f"{name}: ")
     async for event in client.until_idle():
         match event["type"]:
             case "reply.delta":
-                if not begun:
-                    console.print(Text(f"{name}: ", style="bold cyan"), end="")
-                    begun = True
+                if not text:
+                    out.flush("bold cyan")
                 text += event["text"]
-                console.print(Text(event["text"]), end="", soft_wrap=True)
-                console.file.flush()
+                out.write(event["text"])
             case "reply.emotion" if event.get("gesture"):
+                out.flush("" if text else "bold cyan")
                 gesture = event["gesture"].replace("_", " ")
-                console.print(Text(f"[{gesture}] ", style="dim italic"), end="")
+                space = " " if text and not text[-1].isspace() else ""
+                out.write(f"{space}[{gesture}] ", "dim italic")
+                out.flush("dim italic")
             case "reply.done":
                 done = event
+                out.flush()
                 mark = {"stop": "", "length": " …"}.get(event["finish"], f" ({event['finish']})")
                 console.print(Text(mark, style="dim"))
     return Said(text, done)

@@ -2,7 +2,8 @@
 
 ========================  =====================================================================
 ``*smiles*``, ``_nods_``  a direction, unless it is one word that is neither a gesture nor a
-                          word of the stage: ``*really*`` is emphasis and is spoken; so are
+                          word of the stage: ``*really*`` is emphasis and is spoken, unless
+                          it begins a sentence in lower case, as speech does not; so are
                           several words inside a sentence that begin as no direction does:
                           ``*have been*``
 ``**never do that**``     emphasis, unless it names a gesture as a direction does, or begins with
@@ -70,10 +71,19 @@ _LINK = regex.compile(r"(?i)^\s*(?:https?:|www\.)")
 _WORDS = regex.compile(r"[\w'’]+")
 
 
-def starred(words: str, stars: int, *, closed: bool) -> bool:
-    """Whether what stood between ``stars`` asterisks or underscores is a direction."""
+def starred(words: str, stars: int, *, closed: bool, at_border: bool) -> bool:
+    """Whether what stood between ``stars`` asterisks or underscores is a direction.
+
+    Args:
+        words: What stood between them.
+        stars: How many there were on each side.
+        closed: Whether they were closed.
+        at_border: Whether they began where a sentence may begin.
+    """
     count = len(_WORDS.findall(words))
     if count == 0:
+        return True
+    if stars == 1 and count == 1 and at_border and words.strip()[:1].islower():
         return True
     if stars > 1 and count > 1:
         return _begins(words) or bool(_first(words) & _THIRD) or _short_gesture(words, count)

@@ -196,7 +196,9 @@ class Markup:
             if not self._stars and not closed:
                 return False
             emphasis = closed and not self._border and stressed(self._inner)
-            return not emphasis and starred(self._inner, self._stars or 1, closed=closed)
+            return not emphasis and starred(
+                self._inner, self._stars or 1, closed=closed, at_border=self._border
+            )
         if self._open in _ROUND:
             return ending or parenthesised(self._inner, at_border=self._border)
         return closed or ending or self._open in _SQUARE

@@ -252,3 +252,21 @@ def test_the_persona_decides_which_gestures_there_are(
 ) -> None:
     """A persona's gestures win, by their own names, and nothing else is shown."""
     assert [name for name, _ in gestures(raw, own)] == found
+
+
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        ("A new sword. *chuck* I have waited.", "A new sword. I have waited."),
+        ("*chuck* Well now.", "Well now."),
+        ("*Never* do that.", "Never do that."),
+        ("I am *really* glad.", "I am really glad."),
+        ("*정말* 좋구나.", "정말 좋구나."),
+    ],
+)
+def test_a_lone_word_that_begins_a_sentence_in_lower_case(text: str, spoken: str) -> None:
+    """Between sentences such a word is a direction; elsewhere it is stress."""
+    parser = ReplyParser(("Bram",))
+    parser.feed(text)
+    parser.end()
+    assert parser.text == spoken
