@@ -2,5 +2,5 @@
 
 from hypothesis import settings
 
-settings.register_profile("npc", max_examples=40, deadline=None, derandomize=True)
+settings.register_profile("npc", max_examples=30, deadline=None, derandomize=True)
 settings.load_profile("npc")
