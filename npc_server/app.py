@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from npc_server.brains import Brain, Brains
 from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
 from npc_server.dialogue import Dialogue
@@ -35,15 +36,17 @@ class App:
 
     Attributes:
         address: The WebSocket address.
-        engine: The language model.
+        engine: The default engine.
+        brains: Every engine.
         store: Where everything is kept.
         library: The personas at hand.
         dialogue: Carries out commands.
-        loading: Ends when the model is loaded; fails with the reason why it cannot be.
+        loading: Ends when the default engine can answer; fails with the reason why it cannot.
     """
 
     address: str
     engine: Engine
+    brains: Brains
     store: Store
     library: Library
     dialogue: Dialogue
@@ -70,12 +73,9 @@ async def running(settings: Settings) -> AsyncIterator[App]:
         stop = asyncio.Event()
         watching = asyncio.create_task(library.watch(stop))
         stack.push_async_callback(_finish, watching, stop)
-        engine = create_engine(settings)
-        stack.push_async_callback(engine.close)
-        loading = asyncio.create_task(_load(engine))
-        stack.push_async_callback(_cancel, loading)
-        scheduler = Scheduler(settings.seats, settings.queue, metrics)
-        speaker = Speaker(engine, scheduler, library, settings, metrics, clock)
+        brains = _brains(settings, metrics, stack)
+        loading, *_ = [_loading(brain, stack) for brain in brains.all()]
+        speaker = Speaker(brains, library, settings, metrics, clock)
         quotas = Quotas(settings, clock.monotonic)
         dialogue = Dialogue(
             store=store,
@@ -98,7 +98,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
 
         routes = Routes(settings, keys, library, dialogue, metrics, ready)
         address = await stack.enter_async_context(Gateway(services, routes).listen())
-        yield App(address, engine, store, library, dialogue, loading)
+        yield App(address, brains.default.engine, brains, store, library, dialogue, loading)
 
 
 async def _start_store(settings: Settings, ids: Ids, stack: contextlib.AsyncExitStack) -> Store:
@@ -112,11 +112,29 @@ async def _start_store(settings: Settings, ids: Ids, stack: contextlib.AsyncExit
     return await stack.enter_async_context(opening)
 
 
-async def _load(engine: Engine) -> None:
+def _brains(settings: Settings, metrics: Metrics, stack: contextlib.AsyncExitStack) -> Brains:
+    brains = {}
+    for name in settings.engine_names:
+        wanted = settings.engine_settings(name)
+        engine = create_engine(
+            wanted, models_dir=settings.models_dir, start_timeout=settings.timeouts.start
+        )
+        stack.push_async_callback(engine.close)
+        brains[name] = Brain(name, engine, Scheduler(wanted.seats, settings.queue, metrics))
+    return Brains(brains, fallback=settings.fallback, background=settings.background)
+
+
+def _loading(brain: Brain, stack: contextlib.AsyncExitStack) -> asyncio.Task[None]:
+    task = asyncio.create_task(_load(brain))
+    stack.push_async_callback(_cancel, task)
+    return task
+
+
+async def _load(brain: Brain) -> None:
     try:
-        await engine.start()
+        await brain.engine.start()
     except NpcError as error:
-        log.error("model_not_loaded", reason=error.message)
+        log.error("model_not_loaded", engine=brain.name, reason=error.message)
         raise
 
 

@@ -8,7 +8,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -81,9 +90,61 @@ class Timeouts(_Group):
     start: float = Field(180, gt=0, description="Loading a model.")
     drain: float = Field(10, gt=0, description="Finishing replies before the server stops.")
     redis: float = Field(5, gt=0, description="One command to Redis.")
+    decision: float = Field(10, gt=0, description="What an NPC does, before it speaks.")
+    confirm: float = Field(5, gt=0, description="The game's `action.result`; then it is refused.")
 
 
-class Settings(BaseSettings):
+class EngineSettings(BaseModel):
+    """What one engine needs to know. The server's own settings are the default engine's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    engine: Literal["auto", "llamacpp", "ctransformers", "openai", "scripted"] = Field(
+        "auto",
+        description="What runs the model: `auto` is `openai` where a base URL is given, else "
+        "`llamacpp` for files that it reads, else `ctransformers`.",
+    )
+    model: str = Field(
+        "smollm2",
+        description="A name of the catalogue, a file, a URL or a hub name; for `openai` the "
+        "endpoint's name of the model.",
+    )
+    template: str | None = Field(
+        None, description="The prompt template; by default guessed from the model."
+    )
+    context: int = Field(2048, ge=256, le=131_072, description="Tokens of prompt and reply.")
+    seats: int = Field(4, ge=1, le=64, description="Replies that are generated at once.")
+    threads: int | None = Field(None, ge=1, le=256, description="Threads; by default the cores.")
+    device: Literal["auto", "cpu", "cuda", "rocm", "vulkan", "metal"] = Field(
+        "auto", description="What computes; `auto` takes a GPU that the engine can use."
+    )
+    gpu_layers: Annotated[int, Field(ge=0, le=1_000)] | Literal["auto"] = Field(
+        "auto", description="Layers of the model on the GPU; `auto` is as many as fit."
+    )
+    kv_cache: Literal["f16", "q8_0", "q4_0"] = Field(
+        "f16", description="How llama.cpp stores what it has read; `q8_0` halves the memory."
+    )
+    flash_attention: Literal["auto", "on", "off"] = Field(
+        "auto", description="Flash attention of llama.cpp; `auto` uses it where it pays."
+    )
+    prompt_cache_mib: int = Field(
+        512,
+        ge=0,
+        le=1_048_576,
+        description="Memory for prompts of NPCs without a seat (llama.cpp).",
+    )
+    openai_base_url: str | None = Field(
+        None, description="An OpenAI-compatible endpoint, such as `http://127.0.0.1:11434/v1`."
+    )
+    openai_api_key: SecretStr | None = Field(None, description="The endpoint's key; never logged.")
+    script: Path | None = Field(None, description="What the scripted engine says (YAML).")
+
+
+EngineName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+DEFAULT_ENGINE = "default"
+
+
+class Settings(EngineSettings, BaseSettings):
     """Every setting of the server. Names in the environment are ``NPC_`` and the name."""
 
     model_config = SettingsConfigDict(
@@ -106,21 +167,17 @@ class Settings(BaseSettings):
     personas: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)] = Field(
         (), description="More folders of personas; the last one wins."
     )
-    engine: Literal["auto", "ctransformers", "scripted"] = Field(
-        "auto", description="What runs the model."
+    engines: dict[EngineName, dict[str, Any]] = Field(
+        {},
+        description="More engines by name, for personas that ask for one, for `background` and "
+        "for `fallback`: `[engines.small]`. What one leaves out is as above.",
     )
-    model: str = Field(
-        "smollm2", description="A name of the catalogue, a file, a URL or a hub name."
+    background: EngineName | None = Field(
+        None, description="The engine for work in the background; by default the NPC's own."
     )
-    template: str | None = Field(
-        None, description="The prompt template; by default guessed from the model."
+    fallback: Annotated[tuple[EngineName, ...], NoDecode, BeforeValidator(_words)] = Field(
+        (), description="Engines to ask in turn where an NPC's own cannot answer."
     )
-    context: int = Field(2048, ge=256, le=131_072, description="Tokens of prompt and reply.")
-    seats: int = Field(4, ge=1, le=64, description="Replies that are generated at once.")
-    threads: int | None = Field(None, ge=1, le=256, description="Threads; by default the cores.")
-    gpu_layers: int = Field(0, ge=0, le=1_000, description="Layers of the model on the GPU.")
-    lora: Path | None = Field(None, description="A LoRA adapter to load with the model.")
-    script: Path | None = Field(None, description="What the scripted engine says (YAML).")
     auth: Literal["none", "keys"] = Field(
         "none", description="`none` works on loopback only; `keys` asks for an API key."
     )
@@ -146,7 +203,13 @@ class Settings(BaseSettings):
         Quota(tokens_per_minute=2_000_000, replies_at_once=512, conversations_per_hour=24_000),
         description="What one API key may use up with all of its players.",
     )
-    queue: int = Field(64, ge=0, description="Replies that may wait for a seat.")
+    queue: int = Field(64, ge=0, description="Replies that may wait for a seat of an engine.")
+    deadline_ms: int | None = Field(
+        4_000,
+        ge=100,
+        le=600_000,
+        description="By when a reply has begun, unless the client says otherwise.",
+    )
     timeouts: Timeouts = Field(Timeouts(), description="How long things may take, in seconds.")
 
     @classmethod
@@ -161,6 +224,32 @@ class Settings(BaseSettings):
         """Take what is given: ``load`` has read every source and laid them over each other."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
+
+    @model_validator(mode="after")
+    def _engines_can_be_made(self) -> Settings:
+        if DEFAULT_ENGINE in self.engines:
+            raise ValueError(f"'{DEFAULT_ENGINE}' names the server's own engine; choose another")
+        for name in self.engines:
+            self.engine_settings(name)
+        for name in (*self.fallback, *filter(None, (self.background,))):
+            if name not in self.engine_names:
+                raise ValueError(f"there is no engine {name!r} in 'engines'")
+        return self
+
+    @property
+    def engine_names(self) -> tuple[str, ...]:
+        """The names of all engines, the default one first."""
+        return (DEFAULT_ENGINE, *self.engines)
+
+    def engine_settings(self, name: str = DEFAULT_ENGINE) -> EngineSettings:
+        """The settings of one engine.
+
+        Raises:
+            KeyError: There is none of that name.
+            ValidationError: One of its settings is unknown or wrong.
+        """
+        own = {field: getattr(self, field) for field in EngineSettings.model_fields}
+        return EngineSettings(**own if name == DEFAULT_ENGINE else {**own, **self.engines[name]})
 
     @property
     def loopback(self) -> bool:

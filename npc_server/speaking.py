@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from npc_server.brains import Brains
 from npc_server.clock import Clock
 from npc_server.config import Settings
 from npc_server.conversation.audience import heard_by
 from npc_server.conversation.model import Conversation, Member, NpcState, Reply, ReplyFinish
 from npc_server.conversation.rules import Outcome
-from npc_server.engines.base import Engine, GenerateRequest, Piece
+from npc_server.engines.base import GenerateRequest, Piece
 from npc_server.errors import EngineUnavailable, NpcError
 from npc_server.library import Library
 from npc_server.observability import Metrics, get_logger
@@ -24,7 +25,6 @@ from npc_server.protocol import events
 from npc_server.protocol.emotion import Emotion
 from npc_server.reply import Feeling, Gesture, Part, ReplyParser, Sentence
 from npc_server.reply import Speech as Spoken
-from npc_server.scheduler import Scheduler
 
 log = get_logger(__name__)
 
@@ -166,8 +166,7 @@ class Speaker:
     """Makes replies with an engine.
 
     Args:
-        engine: The language model.
-        scheduler: Grants its seats.
+        brains: The engines.
         library: The personas at hand.
         settings: Time-outs.
         metrics: Where it counts.
@@ -176,15 +175,14 @@ class Speaker:
 
     def __init__(
         self,
-        engine: Engine,
-        scheduler: Scheduler,
+        brains: Brains,
         library: Library,
         settings: Settings,
         metrics: Metrics,
         clock: Clock,
     ) -> None:
-        self._engine = engine
-        self._scheduler = scheduler
+        self._engine = brains.default.engine
+        self._scheduler = brains.default.scheduler
         self._library = library
         self._timeouts = settings.timeouts
         self._metrics = metrics

@@ -82,6 +82,17 @@ class Sampling(_Part):
     max_tokens: int = Field(120, ge=8, le=2048, description="The longest reply, in tokens.")
 
 
+class LoraAdapter(_Part):
+    """A LoRA adapter with which the NPC speaks."""
+
+    path: str = Field(
+        min_length=1,
+        max_length=1024,
+        description="A GGUF file; relative paths begin at the models folder.",
+    )
+    scale: float = Field(1.0, ge=-8, le=8, description="How strongly it acts; 1 is as trained.")
+
+
 class Relation(_Part):
     """What the NPC thinks of another NPC."""
 
@@ -130,6 +141,10 @@ class Persona(_Part):
     gestures: tuple[Name, ...] = Field((), description="Gestures that its model can make.")
     actions: tuple[Action, ...] = Field((), description="What it can make happen in the game.")
     sampling: Sampling = Field(Sampling(), description="How words are drawn from the model.")
+    engine: Slug | None = Field(
+        None, description="The named engine that it speaks with; by default the server's own."
+    )
+    adapter: LoraAdapter | None = Field(None, description="A LoRA adapter for this NPC.")
     fillers: tuple[Line, ...] = Field(
         (), description="Short things said in character to win time, such as 'Hmm, let me see.'"
     )

@@ -16,9 +16,10 @@ import orjson
 import pytest
 from model_files import llama
 
-from npc_server.config import Settings
+from npc_server.config import EngineSettings
 from npc_server.engines import create_engine, models
 from npc_server.engines import download as fetching
+from npc_server.engines.base import Engine
 from npc_server.engines.ctransformers import CtransformersEngine
 from npc_server.engines.scripted import ScriptedEngine
 from npc_server.errors import ConfigError, ModelFileError
@@ -392,19 +393,20 @@ def test_settings_choose_the_engine(tmp_path: Path) -> None:
     """Auto and ctransformers run the model's file, scripted runs a script; errors are told."""
     file = tmp_path / "tiny.gguf"
     file.write_bytes(MODEL)
-    common: dict[str, Any] = {"data_dir": tmp_path, "model": str(file)}
+
+    def create(**fields: Any) -> Engine:
+        settings = EngineSettings(**{"model": str(file), **fields})
+        return create_engine(settings, models_dir=tmp_path / "models", start_timeout=10)
+
     for name in ("auto", "ctransformers"):
-        engine = create_engine(Settings(engine=name, **common))
+        engine = create(engine=name)
         assert isinstance(engine, CtransformersEngine)
         assert engine.capabilities.model == "tiny"
-    assert isinstance(create_engine(Settings(engine="scripted", **common)), ScriptedEngine)
+    assert isinstance(create(engine="scripted"), ScriptedEngine)
     script = tmp_path / "script.yaml"
     script.write_text("model: mine")
-    scripted = create_engine(Settings(engine="scripted", script=script, **common))
-    assert scripted.capabilities.model == "mine"
-    with pytest.raises(ConfigError, match="LoRA"):
-        create_engine(Settings(lora=file, **common))
+    assert create(engine="scripted", script=script).capabilities.model == "mine"
     with pytest.raises(ConfigError, match="template"):
-        create_engine(Settings(template="none", **common))
+        create(template="none")
     with pytest.raises(ModelFileError):
-        create_engine(Settings(data_dir=tmp_path, model="missing.gguf"))
+        create(model="missing.gguf")
