@@ -41,6 +41,7 @@ class Brains:
         self._brains = dict(brains)
         self._fallback = tuple(fallback)
         self._background = background
+        self._unknown: set[str] = set()
 
     @property
     def default(self) -> Brain:
@@ -53,7 +54,8 @@ class Brains:
 
     def of(self, name: str | None) -> Brain:
         """The one that a persona asks for; the default where there is none of that name."""
-        if name is not None and name not in self._brains:
+        if name is not None and name not in self._brains and name not in self._unknown:
+            self._unknown.add(name)
             log.warning("engine_unknown", engine=name, used=DEFAULT_ENGINE)
         return self._brains.get(name or DEFAULT_ENGINE, self.default)
 

@@ -76,6 +76,24 @@ class Metrics:
             "npc_queue_depth", "Replies that wait for a seat.", registry=self.registry
         )
         self.seats_busy = Gauge("npc_seats_busy", "Seats in use.", registry=self.registry)
+        self.degraded = Counter(
+            "npc_degraded_replies",
+            "Replies with a stand-in, by the one that says most.",
+            ["rung"],
+            registry=self.registry,
+        )
+        self.repetitions = Counter(
+            "npc_repetitions",
+            "Replies that repeated earlier ones or themselves, by what was done.",
+            ["done"],
+            registry=self.registry,
+        )
+        self.engine_failures = Counter(
+            "npc_engine_failures",
+            "Replies that an engine could not begin.",
+            ["engine"],
+            registry=self.registry,
+        )
         self.first_token = Histogram(
             "npc_first_token_seconds",
             "From a reply's request to its first text.",

@@ -19,7 +19,7 @@ from npc_server.conversation.rules import Addressed, Change, Outcome
 from npc_server.errors import Busy, Forbidden, NotFound, StoreUnavailable
 from npc_server.observability import Metrics
 from npc_server.protocol import commands, events
-from npc_server.speaking import Speech
+from npc_server.speech import Speech
 from npc_server.store import Answer, Durable, Owned, Repeated, RevisionConflict, Store
 
 ROOMS_KEPT = 1_000

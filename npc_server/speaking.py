@@ -1,174 +1,92 @@
-"""Making one reply: from the state of a conversation to text, sentences, emotions, an outcome."""
+"""Making one reply: which engine, whose turn at it, what when it is late, fails or repeats itself.
+
+By its deadline a reply has begun. The ladder: where a late beginning is foreseen, a shorter reply;
+at the deadline, an authored filler in character, and the reply behind it; where no engine of the
+chain gives a word, an authored whole line. Something is always said.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
-from npc_server.brains import Brains
+from npc_server.brains import Brain, Brains
 from npc_server.clock import Clock
 from npc_server.config import Settings
-from npc_server.conversation.audience import heard_by
-from npc_server.conversation.model import Conversation, Member, NpcState, Reply, ReplyFinish
+from npc_server.conversation.model import Conversation, Member, NpcState, ReplyFinish
 from npc_server.conversation.rules import Outcome
-from npc_server.engines.base import GenerateRequest, Piece
-from npc_server.errors import EngineUnavailable, NpcError
+from npc_server.engines.base import Adapter, GenerateRequest, Piece, Usage
+from npc_server.errors import Busy, EngineUnavailable, NpcError
 from npc_server.library import Library
 from npc_server.observability import Metrics, get_logger
-from npc_server.persona import Persona, Sampling
-from npc_server.prompt import Prompt, PromptInput, lay_out, shrink, stops, texts_to_count
+from npc_server.persona import Persona
+from npc_server.persona.standins import filler, whole_line
+from npc_server.prompt import Prompt, stops
+from npc_server.prompting import Prompter, affinity_of, owner_of, sampling_for
 from npc_server.protocol import events
 from npc_server.protocol.emotion import Emotion
-from npc_server.reply import Feeling, Gesture, Part, ReplyParser, Sentence
-from npc_server.reply import Speech as Spoken
+from npc_server.reply import Part, ReplyParser, Sentence
+from npc_server.reply.repetition import other_settings
+from npc_server.scheduler import Priority, Recalled
+from npc_server.speech import Speech
 
 log = get_logger(__name__)
 
-PROMPTS_KEPT = 64
-COUNTS_KEPT = 4_096
-FIT_ATTEMPTS = 12
+EARLIER_REPLIES = 8
+"""A reply is compared with so many of the NPC's last ones."""
+
+RESAMPLES = 2
+"""A reply that begins like an earlier one is drawn anew so often."""
+
+HEADROOM_SECONDS = 0.25
+"""A filler is said so long before the deadline, or a quarter of the deadline if that is less."""
+
+LOOK_AGAIN_SECONDS = 0.01
+"""While a command may be about to cut the reply, a filler is put off so long."""
+
+SMOOTHING = 0.3
+"""Weight of the newest measurement in the moving average of the time to a first piece."""
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """Monotonic seconds at which a reply was asked for, got its seat, and had its first text."""
+class Utterance:
+    """What stays the same while a reply is made.
 
-    asked: float
-    seated: float | None = None
-    first: float | None = None
-
-
-class Speech:
-    """What is known of a reply while it is being made, and the events that tell of it.
-
-    Args:
-        conversation: The conversation's id.
-        reply: What was announced.
-        clock: Time.
-        tell: Takes an event for everyone who hears the reply.
+    Attributes:
+        state: The conversation, with the reply in flight.
+        npc: Who speaks.
+        persona: As whom.
+        speech: Takes what is said.
+        go: Nothing is said while it is cleared.
+        priority: The class of its requests to engines.
+        owner: On whose account engines share their time fairly.
     """
 
-    def __init__(
-        self,
-        conversation: str,
-        reply: Reply,
-        clock: Clock,
-        tell: Callable[[events.Event], None],
-    ) -> None:
-        self.conversation = conversation
-        self.reply = reply
-        self.text = ""
-        self.usage: events.TokenUsage | None = None
-        self._sentences: list[str] = []
-        self._emotion: Emotion | None = None
-        self._intensity = 0.0
-        self._clock = clock
-        self._tell = tell
-        self._timing = Timing(clock.monotonic())
+    state: Conversation
+    npc: Member
+    persona: Persona
+    speech: Speech
+    go: asyncio.Event
+    priority: Priority
+    owner: str
 
     @property
-    def emotion(self) -> Emotion | None:
-        """What the NPC feels by now."""
-        return self._emotion
-
-    def seated(self) -> float:
-        """The engine's seat was granted; returns how long that took, in seconds."""
-        now = self._clock.monotonic()
-        self._timing = Timing(self._timing.asked, now)
-        return now - self._timing.asked
-
-    def take(self, parts: Sequence[Part]) -> None:
-        """Tell the hearers of what the parser found."""
-        for part in parts:
-            self._tell(self._event(part))
-
-    def snapshot(self) -> events.ReplySnapshot:
-        """What a client that comes in now has missed."""
-        return events.ReplySnapshot(
-            conversation=self.conversation,
-            turn=self.reply.turn,
-            text=self.text,
-            sentences=list(self._sentences),
-            restarted=False,
-        )
-
-    def outcome(
-        self,
-        finish: ReplyFinish,
-        heard: dict[str, int],
-        *,
-        canned: bool = False,
-    ) -> Outcome:
-        """How it went, if it ends now."""
-        asked, seated, first = self._timing.asked, self._timing.seated, self._timing.first
-        now = self._clock.monotonic()
-        return Outcome(
-            text=self.text,
-            finish=finish,
-            at_ms=self._clock.wall_ms(),
-            heard=heard,
-            emotion=self._emotion,
-            usage=self.usage,
-            timings=events.Timings(
-                queue_ms=_ms((seated or now) - asked),
-                first_token_ms=None if first is None else _ms(first - asked),
-                total_ms=_ms(now - asked),
-            ),
-            degraded="canned" if canned else None,
-        )
-
-    @property
-    def first_text_seconds(self) -> float | None:
-        """How long the first text took."""
-        first = self._timing.first
-        return None if first is None else first - self._timing.asked
-
-    def _event(self, part: Part) -> events.Event:
-        turn = self.reply.turn
-        match part:
-            case Spoken():
-                if not self.text:
-                    now = self._clock.monotonic()
-                    self._timing = Timing(self._timing.asked, self._timing.seated, now)
-                self.text += part.text
-                return events.ReplyDelta(conversation=self.conversation, turn=turn, text=part.text)
-            case Sentence():
-                self._sentences.append(part.text)
-                return events.ReplySentence(
-                    conversation=self.conversation,
-                    turn=turn,
-                    index=part.index,
-                    text=part.text,
-                    start_char=part.start_char,
-                )
-            case Feeling():
-                self._emotion, self._intensity = part.emotion, part.intensity
-                return self._feeling(part.at_char, None)
-            case Gesture():
-                return self._feeling(part.at_char, part.name)
-
-    def _feeling(self, at_char: int, gesture: str | None) -> events.ReplyEmotion:
-        return events.ReplyEmotion(
-            conversation=self.conversation,
-            turn=self.reply.turn,
-            emotion=self._emotion or "neutral",
-            intensity=self._intensity,
-            at_char=at_char,
-            gesture=gesture,
-        )
+    def emotion(self) -> Emotion:
+        """What the NPC feels as it begins."""
+        return self.state.npcs.get(self.npc.id, NpcState()).emotion
 
 
 class Speaker:
-    """Makes replies with an engine.
+    """Makes replies with the engines of a server.
 
     Args:
         brains: The engines.
         library: The personas at hand.
-        settings: Time-outs.
+        settings: Time-outs, and where adapters are.
         metrics: Where it counts.
         clock: Time.
     """
@@ -181,35 +99,41 @@ class Speaker:
         metrics: Metrics,
         clock: Clock,
     ) -> None:
-        self._engine = brains.default.engine
-        self._scheduler = brains.default.scheduler
+        self._brains = brains
         self._library = library
         self._timeouts = settings.timeouts
+        self._models_dir = settings.models_dir
         self._metrics = metrics
         self._clock = clock
-        self._prompts: OrderedDict[str, tuple[str, Prompt]] = OrderedDict()
-        self._counts: OrderedDict[str, int] = OrderedDict()
+        self._prompter = Prompter(library)
+        self._first_piece: dict[str, float] = {}
 
-    @property
-    def queue_position(self) -> int:
-        """How many replies would be made before one that is asked for now."""
-        return self._scheduler.position
+    def queue_position(self, state: Conversation, owner: str) -> int:
+        """How many replies would be made before one that a player asks for now."""
+        return self._brain(state).scheduler.position(Priority.PLAYER, owner)
 
-    def admit(self) -> None:
+    def admit(self, state: Conversation) -> None:
         """Check that one more reply could be made.
 
         Raises:
             Busy: The queue is full.
         """
-        self._scheduler.admit()
+        self._brain(state).scheduler.admit(Priority.PLAYER)
 
     def greeting(self, state: Conversation) -> str | None:
         """A line with which the NPC begins, the same for the same conversation."""
-        persona = self._library.get(state.npc_members()[0].ref)
-        return _pick(persona.greetings, state.id)
+        greetings = self._library.get(state.npc_members()[0].ref).greetings
+        return greetings[_number(state.id) % len(greetings)] if greetings else None
 
     async def speak(
-        self, state: Conversation, speech: Speech, go: asyncio.Event, canned: str | None
+        self,
+        state: Conversation,
+        speech: Speech,
+        go: asyncio.Event,
+        canned: str | None = None,
+        *,
+        priority: Priority = Priority.PLAYER,
+        owner: str = "",
     ) -> Outcome:
         """Make the reply that was announced, telling of it as it comes.
 
@@ -217,200 +141,243 @@ class Speaker:
             state: With the reply in flight.
             speech: Takes what is found.
             go: Nothing is said while it is cleared.
-            canned: An authored line to say instead of asking the engine.
+            canned: An authored line to say instead of asking an engine.
+            priority: The class of the request.
+            owner: On whose account engines share their time fairly.
 
         Raises:
-            EngineUnavailable: The engine failed, or was silent for too long.
-            Busy: The queue is full.
+            EngineUnavailable: The engine failed after something was said.
             NotFound: The persona is gone.
         """
         npc = _npc(state, speech.reply.speaker)
         persona = self._library.get(npc.ref)
+        utterance = Utterance(state, npc, persona, speech, go, priority, owner)
         if canned is not None:
             speech.seated()
-            return await self._say(persona, state, speech, go, canned, canned=False)
-        prompt = await self._prompt(state, npc, persona)
-        self._keep_prompt(state, speech.reply.turn, prompt)
-        async with self._scheduler.seat():
-            self._metrics.queue_wait.observe(speech.seated())
-            finish = await self._generate(state, npc, persona, prompt, speech, go)
-        if not speech.text:
-            line = _pick(persona.refusals, speech.reply.turn) or "…"
-            return await self._say(persona, state, speech, go, line, canned=True)
+            await self._recite(utterance, canned)
+            return speech.outcome("stop", {})
+        with self._filler_by_deadline(utterance):
+            finish = await self._from_chain(utterance)
+        if not speech.answered:
+            speech.degrade("canned")
+            await self._recite(utterance, whole_line(persona, speech.reply.turn))
+            finish = "stop"
+        self._count(speech)
         return speech.outcome(finish, {})
 
-    async def warm(self, state: Conversation) -> None:
+    async def warm(self, state: Conversation, owner: str = "") -> None:
         """Read the prompt so far into the model, so that the next reply begins sooner."""
         npc = state.npc_members()[0]
         try:
             persona = self._library.get(npc.ref)
-            prompt = await self._prompt(state, npc, persona)
-            await self._engine.warm(prompt.messages, _affinity(state, npc))
-        except NpcError as error:
-            log.debug("not_warmed", reason=error.message)
+            brain = self._brains.of(persona.engine)
+            prompt = await self._prompter.prompt(brain, state, npc, persona)
+            async with brain.scheduler.seat(Priority.WARM, owner) as grant:
+                adapter = self._adapter(persona)
+                affinity = affinity_of(state, npc)
+                await grant.run(brain.engine.warm(prompt.messages, affinity, adapter))
+        except (NpcError, Recalled) as error:
+            log.debug("not_warmed", reason=str(error))
 
     async def forget(self, state: Conversation) -> None:
-        """Drop everything that engine and memory hold of a conversation."""
-        gone = [turn for turn, (owner, _) in self._prompts.items() if owner == _owner(state)]
-        for turn in gone:
-            del self._prompts[turn]
-        self._counts.clear()
-        await self._engine.forget(_owner(state))
+        """Drop everything that engines and memory hold of a conversation."""
+        self._prompter.forget(state)
+        for brain in self._brains.all():
+            await brain.engine.forget(owner_of(state))
 
     def prompt_of(self, turn: str) -> dict[str, Any] | None:
         """The effective prompt of a recent reply, for people who tune personas."""
-        found = self._prompts.get(turn)
-        if found is None:
-            return None
-        _, prompt = found
-        return {
-            "turn": turn,
-            "messages": [{"role": m.role, "text": m.text} for m in prompt.messages],
-            "sections": [
-                {"source": s.source, "text": s.text, "tokens": s.tokens} for s in prompt.sections
-            ],
-            "dropped": prompt.dropped.as_dict(),
-        }
+        return self._prompter.shown(turn)
 
-    async def _generate(
-        self,
-        state: Conversation,
-        npc: Member,
-        persona: Persona,
-        prompt: Prompt,
-        speech: Speech,
-        go: asyncio.Event,
-    ) -> ReplyFinish:
-        parser = self._parser(state, npc, persona, guard=prompt.guard)
-        request = GenerateRequest(
-            messages=prompt.messages,
-            sampling=self._sampling(persona),
-            affinity=_affinity(state, npc),
-            stop=stops(state.members),
-            seed=zlib.crc32(speech.reply.turn.encode()),
-        )
+    def _brain(self, state: Conversation) -> Brain:
+        return self._brains.of(self._library.get(state.npc_members()[0].ref).engine)
+
+    async def _from_chain(self, utterance: Utterance) -> ReplyFinish:
+        """The reply from the first engine that gives one; nothing is said where none does."""
+        for brain in self._brains.chain(utterance.persona.engine):
+            try:
+                return await self._from(brain, utterance)
+            except (EngineUnavailable, Busy) as error:
+                if utterance.speech.answered:
+                    raise
+                self._metrics.engine_failures.labels(brain.name).inc()
+                log.warning("engine_failed", engine=brain.name, reason=error.message)
+        return "stop"
+
+    async def _from(self, brain: Brain, utterance: Utterance) -> ReplyFinish:
+        """The reply from one engine; one that begins like an earlier one is drawn anew."""
+        state, speech = utterance.state, utterance.speech
+        prompt = await self._prompter.prompt(brain, state, utterance.npc, utterance.persona)
+        self._prompter.keep(state, speech.reply.turn, prompt)
+        sampling = sampling_for(brain, utterance.persona)
         finish: ReplyFinish = "stop"
-        try:
-            async with (
-                asyncio.timeout(self._timeouts.reply),
-                self._engine.generate(request) as pieces,
-            ):
-                async for piece in self._paced(pieces):
-                    await go.wait()
-                    speech.take(parser.feed(piece.text))
-                    self._account(speech, piece)
-                    finish = piece.finish or finish
-                    if parser.finished:
-                        finish = "stop"
-                        break
-        except TimeoutError:
-            raise EngineUnavailable(
-                "The model was silent for too long. Look at its load, or raise NPC_TIMEOUTS__*."
-            ) from None
-        await go.wait()
-        speech.take(parser.end())
-        if speech.first_text_seconds is not None:
-            self._metrics.first_token.observe(speech.first_text_seconds)
+        for attempt in range(RESAMPLES + 1):
+            parser = self._parser(utterance, prompt)
+            request = GenerateRequest(
+                messages=prompt.messages,
+                sampling=other_settings(sampling, attempt) if attempt else sampling,
+                affinity=affinity_of(state, utterance.npc),
+                stop=stops(state.members),
+                seed=_number(speech.reply.turn) + attempt,
+                adapter=self._adapter(utterance.persona),
+            )
+            finish = await self._scheduled(brain, utterance, request, parser)
+            if parser.finished != "repetition":
+                break
+            self._metrics.repetitions.labels("cut" if speech.answered else "resampled").inc()
+            if speech.answered:
+                break
         return finish
 
-    async def _paced(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
-        allowed = self._timeouts.first_token
+    async def _scheduled(
+        self, brain: Brain, utterance: Utterance, request: GenerateRequest, parser: ReplyParser
+    ) -> ReplyFinish:
+        """One generation; recalled for a player's sake, it goes on from where it was."""
+        scheduler, owner = brain.scheduler, utterance.owner
+        made: list[str] = []
+        again = False
         while True:
             try:
-                async with asyncio.timeout(allowed):
-                    piece = await anext(pieces)
-            except StopAsyncIteration:
-                return
-            yield piece
-            allowed = self._timeouts.stall
+                async with scheduler.seat(utterance.priority, owner, again=again) as grant:
+                    self._seated(brain, utterance)
+                    async with (
+                        brain.engine.generate(_rest(request, made)) as pieces,
+                        aclosing(grant.until_recalled(pieces)) as stream,
+                    ):
+                        return await self._listen(brain, utterance, stream, parser, made)
+            except Recalled:
+                again = True
 
-    def _account(self, speech: Speech, piece: Piece) -> None:
-        if piece.usage is not None:
-            usage = piece.usage
-            speech.usage = events.TokenUsage(
-                prompt=usage.prompt, cached=usage.cached, completion=usage.completion
-            )
-            for kind in ("prompt", "cached", "completion"):
-                self._metrics.tokens.labels(kind).inc(getattr(usage, kind))
+    def _seated(self, brain: Brain, utterance: Utterance) -> None:
+        speech = utterance.speech
+        speech.seated()
+        self._metrics.queue_wait.observe(speech.queued)
+        expected = self._clock.monotonic() + self._first_piece.get(brain.name, 0.0)
+        if speech.deadline is not None and expected > speech.deadline:
+            speech.degrade("short")
 
-    async def _say(
+    async def _listen(
         self,
-        persona: Persona,
-        state: Conversation,
-        speech: Speech,
-        go: asyncio.Event,
-        line: str,
-        *,
-        canned: bool,
-    ) -> Outcome:
-        npc = _npc(state, speech.reply.speaker)
-        parser = self._parser(state, npc, persona, guard="")
-        for word in line.split(" "):
-            await go.wait()
-            speech.take(parser.feed(word + " "))
-            await asyncio.sleep(0)
-        speech.take(parser.end())
-        return speech.outcome("stop", {}, canned=canned)
+        brain: Brain,
+        utterance: Utterance,
+        pieces: AsyncIterator[Piece],
+        parser: ReplyParser,
+        made: list[str],
+    ) -> ReplyFinish:
+        """Take an engine's pieces as they come, until the reply is over.
 
-    def _parser(
-        self, state: Conversation, npc: Member, persona: Persona, *, guard: str
-    ) -> ReplyParser:
+        Args:
+            brain: Whose pieces they are.
+            utterance: Where what is said goes.
+            pieces: The engine's stream.
+            parser: Finds out what is said.
+            made: Takes the text of every piece.
+
+        Raises:
+            EngineUnavailable: Nothing came for too long.
+        """
+        loop, speech, go = asyncio.get_running_loop(), utterance.speech, utterance.go
+        began = loop.time()
+        end = began + self._timeouts.reply
+        finish: ReplyFinish = "stop"
+        short = speech.degraded == "short"
+        try:
+            async with asyncio.timeout_at(min(end, began + self._timeouts.first_token)) as limit:
+                async for piece in pieces:
+                    now = loop.time()
+                    if not made:
+                        self._learn_pace(brain, now - began)
+                    made.append(piece.text)
+                    limit.reschedule(min(end, now + self._timeouts.stall))
+                    if not go.is_set():
+                        await go.wait()
+                    parts = parser.feed(piece.text)
+                    if short and (first := _first_sentence(parts)):
+                        speech.take(first)
+                        return "stop"
+                    speech.take(parts)
+                    if piece.usage is not None:
+                        self._account(speech, piece.usage)
+                    finish = piece.finish or finish
+                    if parser.finished:
+                        break
+        except TimeoutError:
+            if loop.time() < end:
+                raise EngineUnavailable(
+                    "The model was silent for too long. Look at its load, or raise NPC_TIMEOUTS__*."
+                ) from None
+            return "deadline"
+        await go.wait()
+        speech.take(parser.end())
+        return "stop" if parser.finished else finish
+
+    @contextmanager
+    def _filler_by_deadline(self, utterance: Utterance) -> Iterator[None]:
+        """See to it that something is said shortly before the deadline."""
+        speech = utterance.speech
+        if speech.deadline is None:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        left = max(0.0, speech.deadline - self._clock.monotonic())
+
+        def fill() -> None:
+            nonlocal timer
+            if not utterance.go.is_set():
+                timer = loop.call_later(LOOK_AGAIN_SECONDS, fill)
+            elif not speech.text:
+                line = filler(utterance.persona, speech.reply.turn)
+                speech.fill(line, utterance.emotion)
+
+        timer = loop.call_later(left - min(HEADROOM_SECONDS, left / 4), fill)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    async def _recite(self, utterance: Utterance, line: str) -> None:
+        """Say an authored line."""
+        parser = self._parser(utterance)
+        for word in line.split(" "):
+            await utterance.go.wait()
+            utterance.speech.take(parser.feed(word + " "))
+            await asyncio.sleep(0)
+        utterance.speech.take(parser.end())
+
+    def _parser(self, utterance: Utterance, prompt: Prompt | None = None) -> ReplyParser:
+        """A parser; with a prompt, what the model says is held against it and the last replies."""
+        state, npc, persona = utterance.state, utterance.npc, utterance.persona
         return ReplyParser(
             names=(npc.name, *persona.nicknames),
             others=tuple(m.name for m in state.members if m.id != npc.id),
             gestures=persona.gestures,
             expressions=persona.expressions,
-            emotion=state.npcs.get(npc.id, NpcState()).emotion,
-            prompt_text=guard,
+            emotion=utterance.emotion,
+            prompt_text=prompt.guard if prompt else "",
             languages=persona.languages,
+            earlier=_earlier(state, npc) if prompt else (),
         )
 
-    async def _prompt(self, state: Conversation, npc: Member, persona: Persona) -> Prompt:
-        context = self._engine.capabilities.context
-        allowed = context - self._sampling(persona).max_tokens
-        given = PromptInput(
-            persona=persona,
-            speaker=npc,
-            cast=state.members,
-            turns=heard_by(state.turns, npc.id),
-            locale=state.locale,
-            names={other.id: other.name for other in self._library.all()},
+    def _adapter(self, persona: Persona) -> Adapter | None:
+        wanted = persona.adapter
+        return Adapter(self._models_dir / wanted.path, wanted.scale) if wanted else None
+
+    def _learn_pace(self, brain: Brain, seconds: float) -> None:
+        known = self._first_piece.get(brain.name, seconds)
+        self._first_piece[brain.name] = known + SMOOTHING * (seconds - known)
+
+    def _account(self, speech: Speech, usage: Usage) -> None:
+        speech.usage = events.TokenUsage(
+            prompt=usage.prompt, cached=usage.cached, completion=usage.completion
         )
-        counts = await self._count(texts_to_count(given))
-        budget = allowed
-        for _ in range(FIT_ATTEMPTS):
-            prompt = lay_out(given, budget, counts)
-            total = await self._engine.count_prompt(prompt.messages)
-            if total <= allowed:
-                return prompt
-            budget = shrink(prompt.tokens, total, allowed)
-        raise EngineUnavailable(
-            f"The persona '{persona.id}' does not fit into the model's context of {context} "
-            "tokens. Shorten it, or raise NPC_CONTEXT."
-        )
+        for kind in ("prompt", "cached", "completion"):
+            self._metrics.tokens.labels(kind).inc(getattr(usage, kind))
 
-    def _sampling(self, persona: Persona) -> Sampling:
-        """The persona's sampling, its replies bounded so that a prompt has room beside them."""
-        longest = max(8, self._engine.capabilities.context // 3)
-        wanted = persona.sampling
-        return wanted.model_copy(update={"max_tokens": min(wanted.max_tokens, longest)})
-
-    async def _count(self, texts: Sequence[str]) -> dict[str, int]:
-        unknown = [text for text in texts if text not in self._counts]
-        if unknown:
-            counted = await self._engine.count_tokens(unknown)
-            self._counts.update(zip(unknown, counted, strict=True))
-        counts = {text: self._counts[text] for text in texts}
-        for text in texts:
-            self._counts.move_to_end(text)
-        while len(self._counts) > COUNTS_KEPT:
-            self._counts.popitem(last=False)
-        return counts
-
-    def _keep_prompt(self, state: Conversation, turn: str, prompt: Prompt) -> None:
-        self._prompts[turn] = (_owner(state), prompt)
-        while len(self._prompts) > PROMPTS_KEPT:
-            self._prompts.popitem(last=False)
+    def _count(self, speech: Speech) -> None:
+        if speech.first_text_seconds is not None:
+            self._metrics.first_token.observe(speech.first_text_seconds)
+        if speech.degraded:
+            self._metrics.degraded.labels(speech.degraded).inc()
 
 
 def _npc(state: Conversation, member: str) -> Member:
@@ -420,17 +387,28 @@ def _npc(state: Conversation, member: str) -> Member:
     return npc
 
 
-def _owner(state: Conversation) -> str:
-    return f"{state.world}/{state.id}/"
+def _earlier(state: Conversation, npc: Member) -> tuple[str, ...]:
+    own = [turn.text for turn in state.turns if turn.speaker == npc.id]
+    return tuple(own[-EARLIER_REPLIES:])
 
 
-def _affinity(state: Conversation, npc: Member) -> str:
-    return _owner(state) + npc.id
+def _rest(request: GenerateRequest, made: Sequence[str]) -> GenerateRequest:
+    """The request for what is still to be said."""
+    if not made:
+        return request
+    left = max(1, request.sampling.max_tokens - len(made))
+    return replace(
+        request,
+        prefix=request.prefix + "".join(made),
+        sampling=request.sampling.model_copy(update={"max_tokens": left}),
+    )
 
 
-def _pick(lines: Sequence[str], key: str) -> str | None:
-    return lines[zlib.crc32(key.encode()) % len(lines)] if lines else None
+def _first_sentence(parts: Sequence[Part]) -> Sequence[Part]:
+    """The parts up to the end of the first sentence; none if no sentence ends here."""
+    ends = [at for at, part in enumerate(parts) if isinstance(part, Sentence)]
+    return parts[: ends[0] + 1] if ends else ()
 
 
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 1)
+def _number(text: str) -> int:
+    return zlib.crc32(text.encode())

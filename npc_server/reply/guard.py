@@ -2,9 +2,10 @@
 
 Words are compared without case, punctuation and markup. A word is a run of letters and digits, in
 Korean an eojeol; apostrophes do not part words. Once ``RUN`` words in a row stand in the same order
-in the instructions, the reply is over and none of them is spoken. Fewer are let through as soon as
-the run breaks, so that a plain sentence lags by no more than the words that it shares with the
-instructions.
+in the instructions, the reply is over and all but the first ``FREE`` of them are never spoken. The
+first ones are let through at once: nearly every reply begins with a word that stands somewhere in
+the instructions, and holding that back would cost the player the time of several tokens. Later
+words of a run are let through as soon as it breaks.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from npc_server.reply.parts import Atom, Finished
 
 RUN = 8
 """So many words in a row are a recital; fewer are chance."""
+
+FREE = 2
+"""So many words of a run are spoken before it is known for one."""
 
 _APOSTROPHES = "'’"
 
@@ -46,6 +50,7 @@ class Guard:
         self._lengths: dict[int, int] = {}
         self._word = ""
         self._broken = False
+        self._longest = 0
 
     def push(self, atom: Atom) -> list[Atom]:
         """Take one atom; give what is certain to be no recital."""
@@ -64,15 +69,15 @@ class Guard:
     def _letter(self, char: str) -> list[Atom]:
         if self._broken:
             return [char]
-        if not self._word:
+        if not self._word and self._longest >= FREE:
             self._run.append([])
         self._word += char.casefold()
-        self._run[-1].append(char)
+        held = self._keep(char)
         if self._word in self._beginnings:
-            return []
+            return held
         self._broken = True
-        self._lengths = {}
-        return self._release(0)
+        self._lengths, self._longest = {}, 0
+        return held + self._release(0)
 
     def _keep(self, atom: Atom) -> list[Atom]:
         if self.finished:
@@ -90,13 +95,13 @@ class Guard:
         self._lengths = {
             place: self._lengths.get(place - 1, 0) + 1 for place in self._places.get(word, ())
         }
-        longest = max(self._lengths.values(), default=0)
-        if longest >= RUN:
+        self._longest = max(self._lengths.values(), default=0)
+        kept = max(0, self._longest - FREE)
+        released = self._release(kept)
+        if self._longest >= RUN:
             self.finished = "prompt"
-            released = self._release(longest)
             self._run = []
-            return released
-        return self._release(longest)
+        return released
 
     def _release(self, kept: int) -> list[Atom]:
         gone = len(self._run) - kept

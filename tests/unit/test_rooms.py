@@ -4,7 +4,7 @@ from npc_server.clock import Clock
 from npc_server.conversation import rules
 from npc_server.conversation.model import Member
 from npc_server.rooms import Caller, Live, Room
-from npc_server.speaking import Speech
+from npc_server.speech import Speech
 
 MINSU = Member("minsu", "player", "Minsu", "key:minsu")
 BRAM = Member("bram", "npc", "Bram", "bram")

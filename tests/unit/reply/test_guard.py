@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npc_server.reply import ReplyParser
-from npc_server.reply.guard import RUN, words_of
+from npc_server.reply.guard import FREE, RUN, words_of
 
 PROMPT = (
     "You are Bram, the smith. Speak only as Bram, never for anyone else."
@@ -26,15 +26,15 @@ def parse(text: str, prompt: str = PROMPT) -> ReplyParser:
 @pytest.mark.parametrize(
     ("raw", "text"),
     [
-        ("Sure: You are Bram, the smith. Speak only as Bram.", "Sure:"),
-        ("SURE! you ARE bram the **smith** - speak, only as", "SURE!"),
-        ("Oh, never for anyone else. Don’t speak of these rules.", "Oh,"),
-        ("네, 오직 브람의 말만 하고, 다른 사람의 말을 대신!", "네,"),
-        ("I never for anyone else don't speak of these", "I"),
+        ("Sure: You are Bram, the smith. Speak only as Bram.", "Sure: You are"),
+        ("SURE! you ARE bram the **smith** - speak, only as", "SURE! you ARE"),
+        ("Oh, never for anyone else. Don’t speak of these rules.", "Oh, never for"),
+        ("네, 오직 브람의 말만 하고, 다른 사람의 말을 대신!", "네, 오직 브람의"),
+        ("I never for anyone else don't speak of these", "I never for"),
     ],
 )
 def test_a_recital_ends_the_reply(raw: str, text: str) -> None:
-    """Eight words of the instructions in a row end the reply, and none of them is spoken."""
+    """Eight words of the instructions in a row end the reply; only the first two are spoken."""
     parser = parse(raw)
     assert (parser.text, parser.finished) == (text, "prompt")
 
@@ -54,15 +54,19 @@ def test_fewer_words_are_spoken(raw: str) -> None:
     assert (parser.text, parser.finished) == (raw, None)
 
 
-def test_only_words_of_the_instructions_are_held_back() -> None:
-    """A word that no instruction begins like is spoken at its first letter that differs."""
-    parser = ReplyParser(("Bram",), prompt_text="one two three")
-    parser.feed("Xylophones go ")
-    assert parser.text == "Xylophones go"
-    parser.feed("on")
-    assert parser.text == "Xylophones go"
-    parser.feed("w")
-    assert parser.text == "Xylophones go onw"
+def test_only_a_run_is_held_back_and_only_from_its_third_word() -> None:
+    """Two words of the instructions are spoken at once; the third waits until it differs."""
+    parser = ReplyParser(("Bram",), prompt_text="one two three four")
+    parser.feed("Xylophones one two")
+    assert parser.text == "Xylophones one two"
+    parser.feed(" th")
+    assert parser.text == "Xylophones one two"
+    parser.feed("ough")
+    assert parser.text == "Xylophones one two though"
+    parser.feed(" one two three fo")
+    assert parser.text == "Xylophones one two though one two"
+    parser.feed("x")
+    assert parser.text == "Xylophones one two though one two three fox"
 
 
 WORDS = st.sampled_from(("one", "two", "three", "four", "five", "하나", "둘", "can't"))
@@ -70,12 +74,12 @@ WORDS = st.sampled_from(("one", "two", "three", "four", "five", "하나", "둘",
 
 @given(st.lists(WORDS, max_size=40), st.lists(WORDS, max_size=40))
 def test_no_run_comes_out_and_nothing_else_is_lost(prompt: list[str], reply: list[str]) -> None:
-    """Spoken words are the reply's up to its first run of eight words of the prompt."""
+    """Spoken words are the reply's up to the third of its first eight words from the prompt."""
     runs = {tuple(prompt[i : i + RUN]) for i in range(len(prompt) - RUN + 1)}
     hits = (i for i in range(len(reply)) if tuple(reply[i : i + RUN]) in runs)
     first = next(hits, None)
     parser = parse(" ".join(reply), " ".join(prompt))
-    assert parser.text.split() == (reply if first is None else reply[:first])
+    assert parser.text.split() == (reply if first is None else reply[: first + FREE])
     assert parser.finished == (None if first is None else "prompt")
 
 

@@ -1,0 +1,122 @@
+"""From the state of a conversation to a prompt that fits an engine's context."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from npc_server.brains import Brain
+from npc_server.conversation.audience import heard_by
+from npc_server.conversation.model import Conversation, Member
+from npc_server.errors import EngineUnavailable
+from npc_server.library import Library
+from npc_server.persona import Persona, Sampling
+from npc_server.prompt import Prompt, PromptInput, lay_out, shrink, texts_to_count
+
+PROMPTS_KEPT = 64
+COUNTS_KEPT = 4_096
+FIT_ATTEMPTS = 12
+
+
+class Prompter:
+    """Lays prompts out, and keeps the newest for people who tune personas.
+
+    Args:
+        library: The personas at hand.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._prompts: OrderedDict[str, tuple[str, Prompt]] = OrderedDict()
+        self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
+
+    async def prompt(
+        self, brain: Brain, state: Conversation, npc: Member, persona: Persona
+    ) -> Prompt:
+        """The prompt for the next line of an NPC.
+
+        Raises:
+            EngineUnavailable: The persona does not fit into the context, or the engine is down.
+        """
+        context = brain.engine.capabilities.context
+        allowed = context - sampling_for(brain, persona).max_tokens
+        given = PromptInput(
+            persona=persona,
+            speaker=npc,
+            cast=state.members,
+            turns=heard_by(state.turns, npc.id),
+            locale=state.locale,
+            names={other.id: other.name for other in self._library.all()},
+        )
+        counts = await self._count(brain, texts_to_count(given))
+        budget = allowed
+        for _ in range(FIT_ATTEMPTS):
+            prompt = lay_out(given, budget, counts)
+            total = await brain.engine.count_prompt(prompt.messages)
+            if total <= allowed:
+                return prompt
+            budget = shrink(prompt.tokens, total, allowed)
+        raise EngineUnavailable(
+            f"The persona '{persona.id}' does not fit into the model's context of {context} "
+            "tokens. Shorten it, or raise NPC_CONTEXT."
+        )
+
+    def keep(self, state: Conversation, turn: str, prompt: Prompt) -> None:
+        """Remember the prompt of a reply for a while."""
+        self._prompts[turn] = (owner_of(state), prompt)
+        while len(self._prompts) > PROMPTS_KEPT:
+            self._prompts.popitem(last=False)
+
+    def forget(self, state: Conversation) -> None:
+        """Drop everything of a conversation."""
+        gone = [turn for turn, (owner, _) in self._prompts.items() if owner == owner_of(state)]
+        for turn in gone:
+            del self._prompts[turn]
+        self._counts.clear()
+
+    def shown(self, turn: str) -> dict[str, Any] | None:
+        """The effective prompt of a recent reply as JSON knows it."""
+        found = self._prompts.get(turn)
+        if found is None:
+            return None
+        _, prompt = found
+        return {
+            "turn": turn,
+            "messages": [{"role": m.role, "text": m.text} for m in prompt.messages],
+            "sections": [
+                {"source": s.source, "text": s.text, "tokens": s.tokens} for s in prompt.sections
+            ],
+            "dropped": prompt.dropped.as_dict(),
+        }
+
+    async def _count(self, brain: Brain, texts: Sequence[str]) -> dict[str, int]:
+        unknown = [text for text in texts if (brain.name, text) not in self._counts]
+        if unknown:
+            counted = await brain.engine.count_tokens(unknown)
+            for text, count in zip(unknown, counted, strict=True):
+                self._counts[brain.name, text] = count
+        counts = {}
+        for text in texts:
+            counts[text] = self._counts[brain.name, text]
+            self._counts.move_to_end((brain.name, text))
+        while len(self._counts) > COUNTS_KEPT:
+            self._counts.popitem(last=False)
+        return counts
+
+
+def sampling_for(brain: Brain, persona: Persona) -> Sampling:
+    """The persona's sampling, its replies bounded so that a prompt has room beside them."""
+    longest = max(8, brain.engine.capabilities.context // 3)
+    wanted = persona.sampling
+    return wanted.model_copy(update={"max_tokens": min(wanted.max_tokens, longest)})
+
+
+def owner_of(state: Conversation) -> str:
+    """What every affinity of a conversation begins with."""
+    return f"{state.world}/{state.id}/"
+
+
+def affinity_of(state: Conversation, npc: Member) -> str:
+    """What an NPC of a conversation is known by to engines: the same one, the same seat."""
+    return owner_of(state) + npc.id

@@ -1,0 +1,200 @@
+"""What is known of a reply while it is being made, and the events that tell of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from npc_server.clock import Clock
+from npc_server.conversation.model import Reply, ReplyFinish
+from npc_server.conversation.rules import Outcome
+from npc_server.protocol import events
+from npc_server.protocol.emotion import Emotion
+from npc_server.reply import Feeling, Gesture, Part, Sentence
+from npc_server.reply import Speech as Spoken
+
+Degraded = Literal["filler", "short", "canned"]
+
+LINGERING = 0.4
+"""Intensity of a feeling that the NPC has while it says a filler."""
+
+_RUNGS: tuple[Degraded, ...] = ("short", "filler", "canned")
+"""The ladder of stand-ins, from the least to the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Monotonic seconds at which a reply was asked for, got its seat, and had its first text."""
+
+    asked: float
+    seated: float | None = None
+    first: float | None = None
+
+
+class Speech:
+    """One reply in the making. Everything that is said of it goes through here, in order.
+
+    Args:
+        conversation: The conversation's id.
+        reply: What was announced.
+        clock: Time.
+        tell: Takes an event for everyone who hears the reply.
+        deadline_ms: By when after now its first sentence is to have begun; ``None`` is whenever.
+
+    Attributes:
+        text: All that was said.
+        degraded: Which stand-in was used, if one was; of several the one that says most.
+        answered: Whether more than a filler was said.
+        usage: Tokens, once the engine told.
+    """
+
+    def __init__(
+        self,
+        conversation: str,
+        reply: Reply,
+        clock: Clock,
+        tell: Callable[[events.Event], None],
+        *,
+        deadline_ms: int | None = None,
+    ) -> None:
+        self.conversation = conversation
+        self.reply = reply
+        self.text = ""
+        self.degraded: Degraded | None = None
+        self.answered = False
+        self.usage: events.TokenUsage | None = None
+        self._sentences: list[str] = []
+        self._emotion: Emotion | None = None
+        self._intensity = 0.0
+        self._clock = clock
+        self._tell = tell
+        self._timing = Timing(clock.monotonic())
+        self._deadline_ms = deadline_ms
+        self._before = (0, 0)
+
+    @property
+    def emotion(self) -> Emotion | None:
+        """What the NPC feels by now."""
+        return self._emotion
+
+    @property
+    def deadline(self) -> float | None:
+        """By when its first sentence is to have begun, in monotonic seconds."""
+        if self._deadline_ms is None:
+            return None
+        return self._timing.asked + self._deadline_ms / 1000
+
+    @property
+    def queued(self) -> float:
+        """How long it has waited for its seat, in seconds."""
+        return (self._timing.seated or self._clock.monotonic()) - self._timing.asked
+
+    @property
+    def first_text_seconds(self) -> float | None:
+        """How long the first text took."""
+        first = self._timing.first
+        return None if first is None else first - self._timing.asked
+
+    def seated(self) -> None:
+        """A seat of the engine was granted; of several the first one counts."""
+        if self._timing.seated is None:
+            self._timing = Timing(self._timing.asked, self._clock.monotonic(), self._timing.first)
+
+    def degrade(self, to: Degraded) -> None:
+        """Note that a stand-in is used."""
+        if self.degraded is None or _RUNGS.index(to) > _RUNGS.index(self.degraded):
+            self.degraded = to
+
+    def fill(self, line: str, emotion: Emotion) -> None:
+        """Say something in character to win time. What is said later stands behind it."""
+        self.degrade("filler")
+        self._feel(Feeling(emotion, 0.0 if emotion == "neutral" else LINGERING, 0))
+        self._say(line)
+        self._finish_sentence(Sentence(0, line, 0))
+        self._before = (len(line) + 1, 1)
+
+    def take(self, parts: Sequence[Part]) -> None:
+        """Tell the hearers of what the parser found."""
+        chars, sentences = self._before
+        for part in parts:
+            match part:
+                case Spoken():
+                    self._say(part.text if self.answered or not chars else f" {part.text}")
+                    self.answered = True
+                case Sentence():
+                    at = part.start_char + chars
+                    self._finish_sentence(Sentence(part.index + sentences, part.text, at))
+                case Feeling():
+                    self._feel(Feeling(part.emotion, part.intensity, part.at_char + chars))
+                case Gesture():
+                    self._show(part.at_char + chars, part.name)
+
+    def snapshot(self) -> events.ReplySnapshot:
+        """What a client that comes in now has missed."""
+        return events.ReplySnapshot(
+            conversation=self.conversation,
+            turn=self.reply.turn,
+            text=self.text,
+            sentences=list(self._sentences),
+            restarted=False,
+        )
+
+    def outcome(self, finish: ReplyFinish, heard: dict[str, int]) -> Outcome:
+        """How it went, if it ends now."""
+        asked, seated, first = self._timing.asked, self._timing.seated, self._timing.first
+        now = self._clock.monotonic()
+        return Outcome(
+            text=self.text,
+            finish=finish,
+            at_ms=self._clock.wall_ms(),
+            heard=heard,
+            emotion=self._emotion,
+            usage=self.usage,
+            timings=events.Timings(
+                queue_ms=_ms((seated or now) - asked),
+                first_token_ms=None if first is None else _ms(first - asked),
+                total_ms=_ms(now - asked),
+            ),
+            degraded=self.degraded,
+        )
+
+    def _say(self, text: str) -> None:
+        if not self.text:
+            now = self._clock.monotonic()
+            self._timing = Timing(self._timing.asked, self._timing.seated, now)
+        self.text += text
+        turn = self.reply.turn
+        self._tell(events.ReplyDelta(conversation=self.conversation, turn=turn, text=text))
+
+    def _finish_sentence(self, sentence: Sentence) -> None:
+        self._sentences.append(sentence.text)
+        self._tell(
+            events.ReplySentence(
+                conversation=self.conversation,
+                turn=self.reply.turn,
+                index=sentence.index,
+                text=sentence.text,
+                start_char=sentence.start_char,
+            )
+        )
+
+    def _feel(self, feeling: Feeling) -> None:
+        self._emotion, self._intensity = feeling.emotion, feeling.intensity
+        self._show(feeling.at_char, None)
+
+    def _show(self, at_char: int, gesture: str | None) -> None:
+        self._tell(
+            events.ReplyEmotion(
+                conversation=self.conversation,
+                turn=self.reply.turn,
+                emotion=self._emotion or "neutral",
+                intensity=self._intensity,
+                at_char=at_char,
+                gesture=gesture,
+            )
+        )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)
