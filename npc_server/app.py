@@ -18,6 +18,7 @@ from npc_server.errors import NpcError, StoreUnavailable
 from npc_server.library import Library, builtin_personas
 from npc_server.observability import Metrics, get_logger
 from npc_server.quota import Quotas
+from npc_server.replies import Replies
 from npc_server.rooms import Rooms
 from npc_server.scheduler import Scheduler
 from npc_server.server.gateway import Gateway
@@ -77,17 +78,16 @@ async def running(settings: Settings) -> AsyncIterator[App]:
         loading, *_ = [_loading(brain, stack) for brain in brains.all()]
         speaker = Speaker(brains, library, settings, metrics, clock)
         quotas = Quotas(settings, clock.monotonic)
+        rooms = Rooms(store, metrics, clock)
         dialogue = Dialogue(
             store=store,
-            rooms=Rooms(store, metrics, clock),
-            speaker=speaker,
+            rooms=rooms,
+            replies=Replies(store, rooms, speaker, quotas, settings, metrics, clock),
             library=library,
             quotas=quotas,
             settings=settings,
-            metrics=metrics,
             clock=clock,
             ids=ids,
-            tasks=set(),
             draining=asyncio.Event(),
         )
         keys = KeyFile(settings.data_dir / "keys.json")

@@ -1,46 +1,39 @@
 """The conductor: every command about a conversation, from its arrival to its committed effect.
 
 ``say`` is the heart of it: what it cuts, the player's turn and the reply that begins are decided
-and committed together, in one round trip; the reply is made outside the lock and committed in
-another.
+and committed together, in one round trip; the reply is made outside the lock (``replies``) and
+committed in another.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
 from npc_server.conversation import rules
-from npc_server.conversation.audience import heard_by, player_refs, was_cut
+from npc_server.conversation.audience import heard_by, was_cut
 from npc_server.conversation.model import Conversation, Member, Turn
-from npc_server.conversation.rules import Addressed, Change, Outcome
+from npc_server.conversation.rules import Addressed, Change
 from npc_server.errors import Busy, Conflict, NotFound, NpcError, StoreUnavailable
 from npc_server.library import Library
-from npc_server.observability import Metrics, bind, get_logger
+from npc_server.observability import get_logger
 from npc_server.protocol import commands, events
-from npc_server.protocol.events import error_event
 from npc_server.quota import Quotas
+from npc_server.replies import Replies
 from npc_server.rooms import (
     TAIL_EVENTS,
     Caller,
-    Live,
     Room,
     Rooms,
     no_such_conversation,
 )
-from npc_server.speaking import Speaker, Speech
-from npc_server.store import Answer, Fenced, Partial, RevisionConflict, Store
+from npc_server.store import Answer, RevisionConflict, Store
 
 log = get_logger(__name__)
 
-FLUSH_SECONDS = 0.25
-RENEW_EVERY = 12
-"""Flushes between two renewals of the lease: every three seconds."""
-COMMIT_PATIENCE_SECONDS = 60
 EXPORT_PAGE = 200
 
 
@@ -51,27 +44,23 @@ class Dialogue:
     Attributes:
         store: Where everything is kept.
         rooms: The conversations in use.
-        speaker: Makes replies.
+        replies: The replies in flight.
         library: The personas at hand.
         quotas: What players may use up.
         settings: Limits and time-outs.
-        metrics: Where it counts.
         clock: Time.
         ids: New ids.
-        tasks: What works in the background.
         draining: Set when the server is about to stop.
     """
 
     store: Store
     rooms: Rooms
-    speaker: Speaker
+    replies: Replies
     library: Library
     quotas: Quotas
     settings: Settings
-    metrics: Metrics
     clock: Clock
     ids: Ids
-    tasks: set[asyncio.Task[None]]
     draining: asyncio.Event
 
     async def open(self, caller: Caller, command: commands.ConversationOpen) -> None:
@@ -173,7 +162,9 @@ class Dialogue:
             room.publish(told)
             room.playing.clear()
             if command.respond == "auto":
-                self._start(room, caller, command.id, player)
+                self.replies.start(
+                    room, caller, command.id, player, deadline_ms=command.deadline_ms
+                )
 
     async def interrupt(self, caller: Caller, command: commands.Interrupt) -> None:
         """Cut a reply that is being spoken, or is still being played, to what was heard of it.
@@ -208,7 +199,7 @@ class Dialogue:
         """
         room, _ = await self.rooms.enter(caller, command)
         if command.state != "idle":
-            self._warm(room)
+            self.replies.warm(room)
 
     async def playback(self, caller: Caller, command: commands.Playback) -> None:
         """Note how far the player has heard a reply.
@@ -260,7 +251,7 @@ class Dialogue:
                     room.end(room.live)
                     await self.store.delete_conversation(caller.world, conversation)
                     self.rooms.drop(room)
-                await self.speaker.forget(room.state)
+                await self.replies.speaker.forget(room.state)
                 everyone = tuple(m.ref for m in room.state.members)
                 room.tell(events.ConversationClosed(conversation=conversation), everyone)
         await self.store.forget_player(caller.world, ref)
@@ -298,12 +289,12 @@ class Dialogue:
         for room in self.rooms.all():
             room.listeners.pop(caller.session, None)
             if room.live is not None and not room.listeners:
-                self._spawn(self._abandon(room, room.live))
+                self.replies.abandon_soon(room, room.live)
         self.rooms.drop_unused()
 
     def prompt_of(self, turn: str) -> dict[str, Any] | None:
         """The effective prompt of a recent reply, for people who tune personas."""
-        return self.speaker.prompt_of(turn)
+        return self.replies.speaker.prompt_of(turn)
 
     async def drain(self, seconds: float) -> None:
         """Refuse new turns, give replies some time to end, and cut the rest."""
@@ -313,10 +304,8 @@ class Dialogue:
             await asyncio.wait(speaking, timeout=seconds)
         for room in self.rooms.all():
             if room.live is not None:
-                await self._abandon(room, room.live)
-        for task in tuple(self.tasks):
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+                await self.replies.abandon(room, room.live)
+        await self.replies.close()
 
     async def _come_in(
         self,
@@ -327,7 +316,7 @@ class Dialogue:
         *,
         greet: bool,
     ) -> None:
-        greeting = self.speaker.greeting(room.state) if greet else None
+        greeting = self.replies.speaker.greeting(room.state) if greet else None
         turn = self.ids.new()
 
         def decide(state: Conversation) -> Change:
@@ -355,13 +344,15 @@ class Dialogue:
             fresh = [] if isinstance(told, bytes) else told
             opened = await self._opened(room, caller, command, player, fresh)
             room.listeners[caller.session] = caller
+            if command.deadline_ms is not None:
+                room.deadlines[player.ref] = command.deadline_ms
             caller.send(opened)
             room.publish(item for item in fresh if item.event.seq != opened.seq)
             if room.live is not None:
                 caller.send(room.live.speech.snapshot())
             if greeting is not None and fresh:
-                self._start(room, caller, command.id, player, canned=greeting)
-        self._warm(room)
+                self.replies.start(room, caller, command.id, player, canned=greeting)
+        self.replies.warm(room)
 
     async def _opened(
         self,
@@ -416,13 +407,13 @@ class Dialogue:
     ) -> Change:
         self.quotas.speaking(caller.namespace, player.ref, replaces=1 if room.live else 0)
         if room.live is None:
-            self.speaker.admit()
+            self.replies.speaker.admit(state)
         return rules.reply_started(
             state,
             turn=reply_turn,
             speaker=state.npc_members()[0].id,
             answers=state.turns[-1],
-            queue_position=self.speaker.queue_position,
+            queue_position=self.replies.speaker.queue_position(state, player.ref),
         )
 
     async def _commit_once(
@@ -456,143 +447,6 @@ class Dialogue:
             return None
         caller.send(ack)
         return told
-
-    def _start(
-        self,
-        room: Room,
-        caller: Caller,
-        command: str,
-        player: Member,
-        *,
-        canned: str | None = None,
-    ) -> None:
-        state = room.state
-        if state.reply is None:
-            raise RuntimeError("no reply was begun")
-        audience = player_refs(state, state.reply.hearers)
-        speech = Speech(state.id, state.reply, self.clock, lambda e: room.tell(e, audience))
-        live = Live(speech, caller, command, player.ref)
-        live.go.set()
-        room.live = live
-        if room.warming is not None:
-            room.warming.cancel()
-        live.tasks.append(self._spawn(self._speak(room, live, state, canned)))
-        live.tasks.append(self._spawn(self._keep_alive(room, live)))
-
-    async def _speak(self, room: Room, live: Live, state: Conversation, canned: str | None) -> None:
-        bind(conversation=state.id, turn=live.speech.reply.turn)
-        with self.quotas.replying(live.caller.namespace, live.asker) as spend:
-            try:
-                outcome = await self.speaker.speak(state, live.speech, live.go, canned)
-            except NpcError as error:
-                log.warning("reply_failed", code=error.code, reason=error.message)
-                outcome = self._failed(live, error)
-            except Exception:
-                log.exception("reply_failed")
-                outcome = self._failed(live, NpcError(NpcError.wire_message))
-            if outcome.usage:
-                usage = outcome.usage
-                spend(usage.prompt - usage.cached + usage.completion)
-        live.outcome = outcome
-        if self.settings.log_text:
-            log.info("replied", text=outcome.text)
-        try:
-            await self._finish(room, live, outcome)
-        except Exception:
-            log.exception("reply_not_committed")
-            self._lose(room, live)
-
-    def _failed(self, live: Live, error: NpcError) -> Outcome:
-        self.metrics.errors.labels(error.code).inc()
-        live.caller.send(error_event(error, live.command, live.speech.conversation))
-        return live.speech.outcome("error", {})
-
-    async def _finish(self, room: Room, live: Live, outcome: Outcome) -> None:
-        """Commit the end of a reply, patiently: the player has heard it already."""
-        patience = self.clock.monotonic() + COMMIT_PATIENCE_SECONDS
-        wait = 0.1
-        while True:
-            async with room.lock:
-                if room.live is not live:
-                    return
-                try:
-                    told = await self.rooms.commit(
-                        room, lambda state: room.settled(state, outcome.finish), release_lease=True
-                    )
-                except (StoreUnavailable, Busy) as error:
-                    if self.clock.monotonic() > patience:
-                        log.error("reply_lost", reason=error.message)
-                        self._lose(room, live)
-                        return
-                except Fenced:
-                    log.warning("reply_taken_over")
-                    self._lose(room, live)
-                    return
-                else:
-                    room.live = None
-                    if not isinstance(told, bytes):
-                        room.publish(told)
-                    live.tasks[-1].cancel()
-                    self.metrics.replies.labels(outcome.finish).inc()
-                    break
-            await asyncio.sleep(wait)
-            wait = min(2.0, wait * 2)
-        if room.listeners:
-            self._warm(room)
-        else:
-            self.rooms.drop_unused()
-
-    def _lose(self, room: Room, live: Live) -> None:
-        """Give a reply up; what the store holds of it is settled when the room is used next."""
-        room.stale = True
-        if room.live is live:
-            room.live = None
-        live.tasks[-1].cancel()
-
-    async def _keep_alive(self, room: Room, live: Live) -> None:
-        """Keep a partial text in the store for whoever takes over, and the lease."""
-        state, reply = room.state, live.speech.reply
-        flushed, beats = "", 0
-        while room.live is live:
-            await asyncio.sleep(FLUSH_SECONDS)
-            beats += 1
-            try:
-                if live.speech.text != flushed and room.fence is not None:
-                    flushed = live.speech.text
-                    partial = Partial(reply.turn, reply.attempt, flushed)
-                    await self.store.flush_partial(state.world, state.id, partial, room.fence)
-                elif beats % RENEW_EVERY == 0 and room.fence is not None:
-                    await self.store.renew(state.world, state.id, room.fence)
-            except StoreUnavailable as error:
-                log.warning("flush_failed", reason=error.message)
-            except Fenced:
-                log.warning("reply_taken_over")
-                room.stale = True
-                room.end(live)
-                return
-
-    async def _abandon(self, room: Room, live: Live) -> None:
-        """End a reply as cancelled: what was sent of it stays."""
-        async with room.lock:
-            if room.live is not live:
-                return
-            with room.holding():
-                try:
-                    told = await self.rooms.commit(
-                        room, lambda state: room.settled(state, "cancelled"), release_lease=True
-                    )
-                except (StoreUnavailable, Busy, Fenced) as error:
-                    log.warning("abandoned_reply_not_committed", reason=str(error))
-                else:
-                    if not isinstance(told, bytes):
-                        room.publish(told)
-                room.end(live)
-        self.rooms.drop_unused()
-
-    def _warm(self, room: Room) -> None:
-        busy = room.warming is not None and not room.warming.done()
-        if room.live is None and not busy:
-            room.warming = self._spawn(self.speaker.warm(room.state))
 
     async def _index_of(self, state: Conversation, turn: str) -> int:
         found = next((t.index for t in state.turns if t.id == turn), None)
@@ -635,12 +489,6 @@ class Dialogue:
     def _refuse_when_draining(self) -> None:
         if self.draining.is_set():
             raise Busy("The server is shutting down. Reconnect in a moment.", retry_after_ms=3_000)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return task
 
 
 def _player(caller: Caller, command: commands.ConversationOpen) -> Member:

@@ -99,6 +99,8 @@ class Room:
         live: The reply that this process is speaking.
         fence: The number of the lease under which it does.
         playing: By (turn, member), how far a reply that still plays was heard, in code points.
+        deadlines: By namespaced player id, by when replies have begun, in milliseconds, as the
+            player asked when opening the conversation.
         warming: Reads the prompt so far into the model.
         stale: Set where a commit may have taken place without our knowing.
     """
@@ -109,6 +111,7 @@ class Room:
     live: Live | None = None
     fence: int | None = None
     playing: dict[tuple[str, str], int] = field(default_factory=dict)
+    deadlines: dict[str, int] = field(default_factory=dict)
     warming: asyncio.Task[None] | None = None
     stale: bool = False
 

@@ -106,7 +106,7 @@ async def test_interrupt_keeps_what_was_heard(start: Start) -> None:
         history = await client.ask("history.get", conversation=conversation)
         assert (history["turns"][-1]["text"], history["turns"][-1]["cut"]) == ("One two", True)
         events = await reply_to(client, conversation, "And now?")
-        prompts = app.dialogue.speaker
+        prompts = app.dialogue.replies.speaker
         prompt = prompts.prompt_of(of(events, "reply.done")[0]["turn"])
         assert prompt is not None
         text = "\n".join(m["text"] for m in prompt["messages"])
