@@ -197,9 +197,10 @@ class Dialogue:
         Raises:
             NotFound: The conversation is not the caller's.
         """
-        room, _ = await self.rooms.enter(caller, command)
+        room, player = await self.rooms.enter(caller, command)
         if command.state != "idle":
-            self.replies.warm(room)
+            typed = rules.typing(room.state, player, command.text or "")
+            self.replies.warm(room, typed, player.ref)
 
     async def playback(self, caller: Caller, command: commands.Playback) -> None:
         """Note how far the player has heard a reply.

@@ -101,11 +101,17 @@ class Replies:
         live.tasks.append(self._spawn(self._speak(room, live, state, canned)))
         live.tasks.append(self._spawn(self._keep_alive(room, live)))
 
-    def warm(self, room: Room) -> None:
-        """Read the prompt so far into the model, unless a reply is being made."""
+    def warm(self, room: Room, state: Conversation | None = None, owner: str = "") -> None:
+        """Read the prompt so far into the model, unless a reply is being made.
+
+        Args:
+            room: The conversation.
+            state: Its state, if not the present one: with what a player has typed so far.
+            owner: On whose account.
+        """
         busy = room.warming is not None and not room.warming.done()
         if room.live is None and not busy:
-            room.warming = self._spawn(self.speaker.warm(room.state))
+            room.warming = self._spawn(self.speaker.warm(state or room.state, owner))
 
     async def abandon(self, room: Room, live: Live) -> None:
         """End a reply as cancelled: what was sent of it stays."""

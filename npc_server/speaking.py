@@ -166,7 +166,12 @@ class Speaker:
         return speech.outcome(finish, {})
 
     async def warm(self, state: Conversation, owner: str = "") -> None:
-        """Read the prompt so far into the model, so that the next reply begins sooner."""
+        """Read the prompt so far into the model, so that the next reply begins sooner.
+
+        Args:
+            state: As it is, or as it would be if what a player has typed so far were said.
+            owner: On whose account.
+        """
         npc = state.npc_members()[0]
         try:
             persona = self._library.get(npc.ref)

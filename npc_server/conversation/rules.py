@@ -191,6 +191,13 @@ def said(
     return Change(_with_turn(state, new), (Addressed(event, player_refs(state, hearers)),))
 
 
+def typing(state: Conversation, player: Member, text: str) -> Conversation:
+    """The state as it would be if a player said what it has typed so far. Never to be stored."""
+    if state.closed or not text.strip():
+        return state
+    return said(state, player, text, to=(), whisper=False, turn="typing", now_ms=0).state
+
+
 def reply_started(
     state: Conversation, *, turn: str, speaker: str, answers: Turn | None, queue_position: int
 ) -> Change:

@@ -218,3 +218,14 @@ def test_members_are_found() -> None:
     assert state.player("key:minsu") is MINSU
     assert state.player("bram") is None
     assert state.npc_members() == (BRAM,)
+
+
+def test_what_is_typed_is_only_supposed() -> None:
+    """What a player types makes a state with one more turn; blanks and a closed scene make none."""
+    state = fresh()
+    supposed = rules.typing(state, MINSU, "Good mor")
+    assert [turn.text for turn in supposed.turns] == ["Good mor"]
+    assert heard_by(supposed.turns, "bram") == supposed.turns
+    assert rules.typing(state, MINSU, "  ") is state
+    closed = replace(state, closed=True)
+    assert rules.typing(closed, MINSU, "Good") is closed
