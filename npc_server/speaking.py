@@ -25,6 +25,7 @@ from npc_server.protocol import events
 from npc_server.protocol.emotion import Emotion
 from npc_server.reply import Feeling, Gesture, Part, ReplyParser, Sentence
 from npc_server.reply import Speech as Spoken
+from npc_server.scheduler import Priority
 
 log = get_logger(__name__)
 
@@ -75,11 +76,9 @@ class Speech:
         """What the NPC feels by now."""
         return self._emotion
 
-    def seated(self) -> float:
-        """The engine's seat was granted; returns how long that took, in seconds."""
-        now = self._clock.monotonic()
-        self._timing = Timing(self._timing.asked, now)
-        return now - self._timing.asked
+    def seated(self) -> None:
+        """The engine's seat was granted."""
+        self._timing = Timing(self._timing.asked, self._clock.monotonic())
 
     def take(self, parts: Sequence[Part]) -> None:
         """Tell the hearers of what the parser found."""
@@ -193,7 +192,7 @@ class Speaker:
     @property
     def queue_position(self) -> int:
         """How many replies would be made before one that is asked for now."""
-        return self._scheduler.position
+        return self._scheduler.position()
 
     def admit(self) -> None:
         """Check that one more reply could be made.
@@ -231,8 +230,8 @@ class Speaker:
             return await self._say(persona, state, speech, go, canned, canned=False)
         prompt = await self._prompt(state, npc, persona)
         self._keep_prompt(state, speech.reply.turn, prompt)
-        async with self._scheduler.seat():
-            self._metrics.queue_wait.observe(speech.seated())
+        async with self._scheduler.seat(Priority.PLAYER, _owner(state)):
+            speech.seated()
             finish = await self._generate(state, npc, persona, prompt, speech, go)
         if not speech.text:
             line = _pick(persona.refusals, speech.reply.turn) or "…"
