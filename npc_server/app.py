@@ -120,7 +120,8 @@ def _brains(settings: Settings, metrics: Metrics, stack: contextlib.AsyncExitSta
             wanted, models_dir=settings.models_dir, start_timeout=settings.timeouts.start
         )
         stack.push_async_callback(engine.close)
-        brains[name] = Brain(name, engine, Scheduler(wanted.seats, settings.queue, metrics))
+        scheduler = Scheduler(wanted.seats, settings.queue, metrics, name=name)
+        brains[name] = Brain(name, engine, scheduler)
     return Brains(brains, fallback=settings.fallback, background=settings.background)
 
 
@@ -133,6 +134,7 @@ def _loading(brain: Brain, stack: contextlib.AsyncExitStack) -> asyncio.Task[Non
 async def _load(brain: Brain) -> None:
     try:
         await brain.engine.start()
+        brain.scheduler.resize(brain.engine.capabilities.seats)
     except NpcError as error:
         log.error("model_not_loaded", engine=brain.name, reason=error.message)
         raise

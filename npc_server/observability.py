@@ -72,10 +72,27 @@ class Metrics:
             "npc_replies", "Replies by how they ended.", ["finish"], registry=self.registry
         )
         self.tokens = Counter("npc_tokens", "Tokens by kind.", ["kind"], registry=self.registry)
+        by_class = ["engine", "priority"]
         self.queue_depth = Gauge(
-            "npc_queue_depth", "Replies that wait for a seat.", registry=self.registry
+            "npc_queue_depth", "Requests that wait for a seat.", by_class, registry=self.registry
         )
-        self.seats_busy = Gauge("npc_seats_busy", "Seats in use.", registry=self.registry)
+        self.queue_wait = Histogram(
+            "npc_queue_seconds",
+            "From a request to its seat.",
+            by_class,
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.seats = Gauge(
+            "npc_seats", "Seats that an engine has.", ["engine"], registry=self.registry
+        )
+        self.seats_busy = Gauge("npc_seats_busy", "Seats in use.", by_class, registry=self.registry)
+        self.recalls = Counter(
+            "npc_recalls", "Seats called back for a player.", by_class, registry=self.registry
+        )
+        self.busy = Counter(
+            "npc_busy", "Requests refused a seat.", by_class, registry=self.registry
+        )
         self.degraded = Counter(
             "npc_degraded_replies",
             "Replies with a stand-in, by the one that says most.",
@@ -97,12 +114,6 @@ class Metrics:
         self.first_token = Histogram(
             "npc_first_token_seconds",
             "From a reply's request to its first text.",
-            buckets=LATENCY_BUCKETS,
-            registry=self.registry,
-        )
-        self.queue_wait = Histogram(
-            "npc_queue_seconds",
-            "From a reply's request to its seat.",
             buckets=LATENCY_BUCKETS,
             registry=self.registry,
         )

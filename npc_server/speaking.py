@@ -256,7 +256,6 @@ class Speaker:
     def _seated(self, brain: Brain, utterance: Utterance) -> None:
         speech = utterance.speech
         speech.seated()
-        self._metrics.queue_wait.observe(speech.queued)
         expected = self._clock.monotonic() + self._first_piece.get(brain.name, 0.0)
         if speech.deadline is not None and expected > speech.deadline:
             speech.degrade("short")
