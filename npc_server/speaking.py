@@ -12,6 +12,7 @@ from typing import Any
 from npc_server.brains import Brains
 from npc_server.clock import Clock
 from npc_server.config import Settings
+from npc_server.conversation import model
 from npc_server.conversation.audience import heard_by
 from npc_server.conversation.model import Conversation, Member, NpcState, Reply, ReplyFinish
 from npc_server.conversation.rules import Outcome
@@ -64,6 +65,7 @@ class Speech:
         self.text = ""
         self.usage: events.TokenUsage | None = None
         self._sentences: list[str] = []
+        self._gestures: list[model.Gesture] = []
         self._emotion: Emotion | None = None
         self._intensity = 0.0
         self._clock = clock
@@ -119,6 +121,7 @@ class Speech:
                 total_ms=_ms(now - asked),
             ),
             degraded="canned" if canned else None,
+            gestures=tuple(self._gestures),
         )
 
     @property
@@ -149,6 +152,7 @@ class Speech:
                 self._emotion, self._intensity = part.emotion, part.intensity
                 return self._feeling(part.at_char, None)
             case Gesture():
+                self._gestures.append(model.Gesture(part.at_char, part.name))
                 return self._feeling(part.at_char, part.name)
 
     def _feeling(self, at_char: int, gesture: str | None) -> events.ReplyEmotion:
