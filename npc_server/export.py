@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import orjson
 
@@ -131,14 +131,14 @@ def writing(out: Path | None, *, apart: bool) -> Iterator[Callable[[Example], No
         ConfigError: A file cannot be written.
     """
     if out is None:
-        yield lambda example: sys.stdout.buffer.write(_line(example)) and None
+        yield lambda example: _write(sys.stdout.buffer, example)
         return
     targets = [out, held_out_file(out)] if apart else [out]
     parts = [target.with_name(f"{target.name}.part") for target in targets]
     try:
         with ExitStack() as stack:
             files = [stack.enter_context(part.open("wb")) for part in parts]
-            yield lambda example: files[example.held_out].write(_line(example)) and None
+            yield lambda example: _write(files[example.held_out], example)
         for part, target in zip(parts, targets, strict=True):
             part.replace(target)
     except OSError as error:
@@ -431,8 +431,8 @@ def _laid_out(given: PromptInput, room: int) -> Prompt:
     return lay_out(given, room, counts)
 
 
-def _line(example: Example) -> bytes:
-    return orjson.dumps(example.row, option=orjson.OPT_APPEND_NEWLINE)
+def _write(file: BinaryIO, example: Example) -> None:
+    file.write(orjson.dumps(example.row, option=orjson.OPT_APPEND_NEWLINE))
 
 
 def _tokens(message: Message) -> int:
