@@ -15,11 +15,18 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
-from npc_server import __version__, app, client, doctor, terminal
+from npc_server import __version__, app, client, doctor, export, terminal
 from npc_server.clock import Clock
 from npc_server.config import Settings, load
 from npc_server.engines import convert as gguf_convert
@@ -42,8 +49,14 @@ cli = typer.Typer(
 )
 models_cli = typer.Typer(help="Language models: list, fetch, look at, convert.")
 persona_cli = typer.Typer(help="Personas: check, show, begin a new one, print their schema.")
+export_cli = typer.Typer(help="Training data from the conversations whose players consent to it.")
 keys_cli = typer.Typer(help="API keys: make, list, revoke.")
-for name, group in (("models", models_cli), ("persona", persona_cli), ("keys", keys_cli)):
+for name, group in (
+    ("models", models_cli),
+    ("persona", persona_cli),
+    ("export", export_cli),
+    ("keys", keys_cli),
+):
     group.info.no_args_is_help = True
     cli.add_typer(group, name=name)
 
@@ -56,6 +69,15 @@ Personas = Annotated[list[Path] | None, typer.Option(help="A folder of personas;
 EngineName = Annotated[str | None, typer.Option("--engine", help="What runs the model.")]
 ModelName = Annotated[str | None, typer.Option("--model", help="Name, file, URL or hub name.")]
 Auth = Annotated[str | None, typer.Option(help="none or keys.")]
+World = Annotated[str, typer.Option(help="The playthrough.")]
+Npcs = Annotated[list[str] | None, typer.Option("--npc", help="A persona's id; repeatable.")]
+OutFile = Annotated[Path | None, typer.Option("--out", help="The file; by default the output.")]
+MinTurns = Annotated[int, typer.Option(min=1, help="Leave out conversations with fewer replies.")]
+Split = Annotated[
+    float,
+    typer.Option(min=0, max=0.9, help="The share of conversations to put into FILE.heldout."),
+]
+KeepNames = Annotated[bool, typer.Option("--keep-names", help="Leave the players their names.")]
 
 
 def main() -> None:
@@ -268,6 +290,59 @@ def persona_schema() -> None:
     sys.stdout.buffer.write(orjson.dumps(schema(), option=orjson.OPT_INDENT_2) + b"\n")
 
 
+@export_cli.command("sft")
+def export_sft(
+    npc: Npcs = None,
+    world: World = "default",
+    out_file: OutFile = None,
+    min_turns: MinTurns = 1,
+    split: Split = 0.0,
+    keep_names: KeepNames = False,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    personas: Personas = None,
+    config: Config = None,
+) -> None:
+    """Write conversations to learn from, one a line: {"messages": [...]}.
+
+    Works beside a running server, and without one.
+    """
+    settings = _settings(
+        config, **_given({"redis_url": redis_url, "data_dir": data_dir, "personas": personas})
+    )
+    names = frozenset(npc or ())
+    choice = export.Choice("sft", world, names, min_turns, split, keep_names, settings.context)
+    _export(settings, choice, out_file)
+
+
+@export_cli.command("preferences")
+def export_preferences(
+    npc: Npcs = None,
+    world: World = "default",
+    out_file: OutFile = None,
+    min_turns: MinTurns = 1,
+    split: Split = 0.0,
+    keep_names: KeepNames = False,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    personas: Personas = None,
+    config: Config = None,
+) -> None:
+    """Write pairs of replies, a pair a line: {"prompt": [...], "chosen": [...], "rejected": [...]}.
+
+    A pair is a reply that was said anew and the one that was kept. Works beside a running server,
+    and without one.
+    """
+    settings = _settings(
+        config, **_given({"redis_url": redis_url, "data_dir": data_dir, "personas": personas})
+    )
+    names = frozenset(npc or ())
+    choice = export.Choice(
+        "preferences", world, names, min_turns, split, keep_names, settings.context
+    )
+    _export(settings, choice, out_file)
+
+
 @keys_cli.command("add")
 def keys_add(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
@@ -331,6 +406,30 @@ async def _demo(settings: Settings, npc: str) -> None:
             out.print(f"\nThe playground is at {page}/ ; an empty line ends the chat here.\n")
             async with client.session(running.address, player=uuid.uuid4().hex) as session:
                 await terminal.chat(session, npc, out, _read_line)
+
+
+def _export(settings: Settings, choice: export.Choice, out_file: Path | None) -> None:
+    configure_logging("error", settings.log_format)
+    if choice.held_out and out_file is None:
+        raise typer.BadParameter("needs --out, for it makes two files", param_hint="--split")
+    library = Library([builtin_personas(), *settings.personas])
+    library.load()
+    for persona in choice.npcs:
+        library.get(persona)
+    report = export.Report()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    apart = choice.held_out > 0
+    with Progress(*columns, console=err) as bar, export.writing(out_file, apart=apart) as write:
+        task = bar.add_task("conversations", total=None)
+
+        def update(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        asyncio.run(export.run(settings, library, choice, write, report, update))
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in export.summary(report):
+        table.add_row(name, value)
+    err.print(table)
 
 
 def _fetch_model(settings: Settings) -> None:

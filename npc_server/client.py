@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -76,8 +76,9 @@ async def session(
     name: str | None = None,
     token: str | None = None,
     world: str = "default",
+    consent: Sequence[str] = (),
 ) -> AsyncIterator[Client]:
-    """Connect and say hello.
+    """Connect and say hello; ``consent`` is what the player allows, such as ``training``.
 
     Raises:
         SetupError: Nobody listens there, or it is no npc-server.
@@ -91,7 +92,7 @@ async def session(
         ) from error
     async with connection:
         client = Client(connection)
-        who = {"id": player, "name": name or player}
+        who = {"id": player, "name": name or player, "consent": list(consent)}
         about = {"name": "npc-server client"}
         await client.ask(
             "hello", protocol=VERSION, player=who, token=token, client=about, world=world

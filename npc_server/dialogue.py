@@ -30,7 +30,7 @@ from npc_server.rooms import (
     Rooms,
     no_such_conversation,
 )
-from npc_server.store import Answer, RevisionConflict, Store
+from npc_server.store import Answer, Consent, RevisionConflict, Store
 
 log = get_logger(__name__)
 
@@ -74,6 +74,8 @@ class Dialogue:
         self._refuse_when_draining()
         self._refuse_one_too_many(caller, command.conversation)
         player = _player(caller, command)
+        if command.player is not None:
+            await self.allow(caller, command.player, anew=False)
         room = None
         if command.conversation is not None:
             room = await self.rooms.find(caller.world, command.conversation)
@@ -190,6 +192,54 @@ class Dialogue:
                     if hit:
                         room.end(live)
                     room.publish(told)
+
+    async def regenerate(self, caller: Caller, command: commands.Regenerate) -> None:
+        """Have the NPC say its newest reply anew; the old one is heard no more.
+
+        Raises:
+            NotFound: The conversation is not the caller's, or there is no such reply.
+            Conflict: It is not the newest turn, still being spoken, or the conversation is closed.
+            Busy: Every seat is taken and the queue is full.
+            RateLimited: The player uses more than its quota.
+        """
+        self._refuse_when_draining()
+        room, player = await self.rooms.enter(caller, command)
+        turn = self.ids.new()
+
+        def decide(state: Conversation) -> Change:
+            position = self.replies.speaker.queue_position(state, player.ref)
+            change = rules.regenerated(
+                state, player, command.turn, turn=turn, queue_position=position
+            )
+            self._admit(room, caller, player)
+            return change
+
+        async with room.lock:
+            told = await self._commit_once(
+                room, decide, caller, player, command, turn, take_lease=True
+            )
+            if told is None:
+                return
+            room.publish(told)
+            room.playing.clear()
+            self.replies.start(room, caller, command.id, player)
+
+    async def allow(self, caller: Caller, player: commands.Player, *, anew: bool) -> None:
+        """Note what a player allows to be done with what it says.
+
+        Args:
+            caller: Who tells it: the player, or a host.
+            player: Whose consent it is.
+            anew: Whether what is left out is taken back.
+
+        Raises:
+            Forbidden: Another player's, and the caller is no host.
+            StoreUnavailable: It could not be noted.
+        """
+        if player.consent is None and not anew:
+            return
+        consent = Consent(self.clock.wall_ms()) if player.allows_training else None
+        await self.store.set_consent(caller.world, caller.ref(player.id), consent)
 
     async def input(self, caller: Caller, command: commands.Input) -> None:
         """The player types or speaks: read into the model what is known already.
@@ -406,9 +456,7 @@ class Dialogue:
     def _answered(
         self, room: Room, state: Conversation, caller: Caller, player: Member, reply_turn: str
     ) -> Change:
-        self.quotas.speaking(caller.namespace, player.ref, replaces=1 if room.live else 0)
-        if room.live is None:
-            self.replies.speaker.admit(state)
+        self._admit(room, caller, player)
         return rules.reply_started(
             state,
             turn=reply_turn,
@@ -416,6 +464,11 @@ class Dialogue:
             answers=state.turns[-1],
             queue_position=self.replies.speaker.queue_position(state, player.ref),
         )
+
+    def _admit(self, room: Room, caller: Caller, player: Member) -> None:
+        self.quotas.speaking(caller.namespace, player.ref, replaces=1 if room.live else 0)
+        if room.live is None:
+            self.replies.speaker.admit(room.state)
 
     async def _commit_once(
         self,
@@ -467,7 +520,10 @@ class Dialogue:
         turns = await self.store.turns_before(
             state.world, state.id, rules.next_index(state), 100_000
         )
-        heard = [_history_turn(turn).model_dump() for turn in heard_by(turns, player.id)]
+        heard = [
+            _history_turn(turn).model_dump(exclude_none=True)
+            for turn in heard_by(turns, player.id, replaced=True)
+        ]
         about = {
             "conversation": state.id,
             "world": state.world,
@@ -533,4 +589,5 @@ def _history_turn(turn: Turn) -> events.HistoryTurn:
         text=turn.text,
         at_ms=turn.at_ms,
         cut=was_cut(turn),
+        replaced_by=turn.replaced_by,
     )

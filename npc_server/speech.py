@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from npc_server.clock import Clock
+from npc_server.conversation import model
 from npc_server.conversation.model import Reply, ReplyFinish
 from npc_server.conversation.rules import Outcome
 from npc_server.protocol import events
@@ -65,6 +66,7 @@ class Speech:
         self.answered = False
         self.usage: events.TokenUsage | None = None
         self._sentences: list[str] = []
+        self._gestures: list[model.Gesture] = []
         self._emotion: Emotion | None = None
         self._intensity = 0.0
         self._clock = clock
@@ -128,6 +130,7 @@ class Speech:
                 case Feeling():
                     self._feel(Feeling(part.emotion, part.intensity, part.at_char + chars))
                 case Gesture():
+                    self._gestures.append(model.Gesture(part.at_char + chars, part.name))
                     self._show(part.at_char + chars, part.name)
 
     def snapshot(self) -> events.ReplySnapshot:
@@ -157,6 +160,7 @@ class Speech:
                 total_ms=_ms(now - asked),
             ),
             degraded=self.degraded,
+            gestures=tuple(self._gestures),
         )
 
     def _say(self, text: str) -> None:

@@ -8,9 +8,17 @@ from dataclasses import replace
 from npc_server.conversation.model import Conversation, Turn
 
 
-def heard_by(turns: Iterable[Turn], member: str) -> tuple[Turn, ...]:
-    """The turns as one member heard them: cut to what reached it, without those that did not."""
-    heard = (_as_heard(turn, member) for turn in turns if member in turn.hearers)
+def heard_by(turns: Iterable[Turn], member: str, *, replaced: bool = False) -> tuple[Turn, ...]:
+    """The turns as one member heard them: cut to what reached it, without those that did not.
+
+    Args:
+        turns: What was said and what happened, oldest first.
+        member: Who heard it.
+        replaced: Whether replies that were said anew are among them. For the conversation they
+            were never said; they are data of those who heard them all the same.
+    """
+    standing = (turn for turn in turns if replaced or turn.replaced_by is None)
+    heard = (_as_heard(turn, member) for turn in standing if member in turn.hearers)
     return tuple(turn for turn in heard if turn.text)
 
 

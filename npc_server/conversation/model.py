@@ -8,6 +8,7 @@ from typing import Literal
 from npc_server.protocol.emotion import Emotion
 
 ReplyFinish = Literal["stop", "length", "interrupted", "deadline", "cancelled", "error"]
+Degraded = Literal["filler", "short", "canned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,19 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Gesture:
+    """Something that an NPC did while it spoke.
+
+    Attributes:
+        at_char: Where in the turn's text, in code points.
+        name: As the persona or the server calls it, such as ``nod``.
+    """
+
+    at_char: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """Something that was said, or that happened, once it is settled.
 
@@ -43,6 +57,9 @@ class Turn:
         finish: How a reply ended; ``None`` for the rest.
         heard: For hearers who heard less than all of ``text``: how many code points.
         answers: For a reply, the turn that it answers; ``None`` for a greeting.
+        degraded: Which stand-in was spoken instead of a reply, if one was.
+        gestures: What the NPC did meanwhile. They are not in ``text``.
+        replaced_by: The reply that was said in its place; it is heard no more.
     """
 
     id: str
@@ -56,6 +73,9 @@ class Turn:
     finish: ReplyFinish | None = None
     heard: dict[str, int] = field(default_factory=dict)
     answers: str | None = None
+    degraded: Degraded | None = None
+    gestures: tuple[Gesture, ...] = ()
+    replaced_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +89,7 @@ class Reply:
         to: Member ids of the addressees.
         hearers: Member ids of all who hear it, the speaker among them.
         answers: The turn that it answers; ``None`` for a greeting.
+        replaces: The reply that it is said in place of, if any.
     """
 
     turn: str
@@ -77,6 +98,7 @@ class Reply:
     to: tuple[str, ...]
     hearers: tuple[str, ...]
     answers: str | None = None
+    replaces: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

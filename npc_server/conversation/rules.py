@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from npc_server.conversation.audience import player_refs
 from npc_server.conversation.model import (
     Conversation,
+    Degraded,
+    Gesture,
     Member,
     NpcState,
     Reply,
@@ -61,6 +62,7 @@ class Outcome:
         usage: Tokens, if an engine was asked.
         timings: Where the time went.
         degraded: Which stand-in was spoken, if one was.
+        gestures: What the NPC did while it spoke.
     """
 
     text: str
@@ -70,7 +72,8 @@ class Outcome:
     emotion: Emotion | None = None
     usage: events.TokenUsage | None = None
     timings: events.Timings | None = None
-    degraded: Literal["filler", "short", "canned"] | None = None
+    degraded: Degraded | None = None
+    gestures: tuple[Gesture, ...] = ()
 
 
 def begin(
@@ -214,17 +217,35 @@ def reply_started(
         hearers=hearers,
         answers=answers.id if answers else None,
     )
-    event = events.ReplyStarted(
-        conversation=state.id,
-        turn=turn,
-        attempt=reply.attempt,
-        speaker=speaker,
-        to=list(to),
-        hearers=list(hearers),
-        answers=reply.answers,
-        queue_position=queue_position,
-    )
-    return Change(replace(state, reply=reply), (Addressed(event, player_refs(state, hearers)),))
+    return _announced(state, reply, queue_position)
+
+
+def regenerated(
+    state: Conversation, player: Member, replaced: str, *, turn: str, queue_position: int
+) -> Change:
+    """An NPC is going to say its newest reply anew, to the same members.
+
+    The old reply stays in the transcript and is heard no more: see ``audience.heard_by``.
+
+    Raises:
+        Conflict: The conversation is closed, the reply is still being spoken, or it is not the
+            newest turn.
+        NotFound: The player heard no such reply.
+    """
+    if state.closed:
+        raise Conflict("The conversation is closed. Send conversation.open with its id to go on.")
+    if state.reply is not None and state.reply.turn == replaced:
+        raise Conflict("This reply is still being spoken. Wait for its end, or interrupt it first.")
+    old = next((t for t in state.turns if t.id == replaced and t.kind == "reply"), None)
+    if old is None or player.id not in old.hearers:
+        raise NotFound("There is no such reply in this conversation.")
+    if old.replaced_by is not None:
+        raise Conflict("This reply was said anew already. Regenerate the one in its place.")
+    if state.reply is not None or old is not state.turns[-1]:
+        raise Conflict("Something was said since. Only the newest reply can be said anew.")
+    turns = (*state.turns[:-1], replace(old, replaced_by=turn))
+    reply = Reply(turn, 1, old.speaker, old.to, old.hearers, old.answers, replaces=old.id)
+    return _announced(replace(state, turns=turns), reply, queue_position)
 
 
 def reply_done(state: Conversation, outcome: Outcome) -> Change:
@@ -252,6 +273,8 @@ def reply_done(state: Conversation, outcome: Outcome) -> Change:
             at_ms=outcome.at_ms,
             finish=outcome.finish,
             answers=reply.answers,
+            degraded=outcome.degraded,
+            gestures=outcome.gestures,
         ),
         outcome.heard,
         _listeners(state, reply.hearers),
@@ -323,6 +346,22 @@ def next_index(state: Conversation) -> int:
 
 def _with_turn(state: Conversation, turn: Turn) -> Conversation:
     return replace(state, turns=(*state.turns, turn)[-TURNS_IN_MEMORY:])
+
+
+def _announced(state: Conversation, reply: Reply, queue_position: int) -> Change:
+    event = events.ReplyStarted(
+        conversation=state.id,
+        turn=reply.turn,
+        attempt=reply.attempt,
+        speaker=reply.speaker,
+        to=list(reply.to),
+        hearers=list(reply.hearers),
+        answers=reply.answers,
+        replaces=reply.replaces,
+        queue_position=queue_position,
+    )
+    audience = player_refs(state, reply.hearers)
+    return Change(replace(state, reply=reply), (Addressed(event, audience),))
 
 
 def _listeners(state: Conversation, hearers: Iterable[str]) -> tuple[str, ...]:

@@ -31,6 +31,17 @@ class Player(_Part):
     id: Id
     name: Name | None = None
     locale: Annotated[str, Field(max_length=35)] | None = None
+    consent: Annotated[list[Name], Field(max_length=16)] | None = Field(
+        None,
+        description="What the player allows: `training` lets the operator train models on its "
+        "conversations. Each `hello` says it anew, and without it nothing is allowed; for "
+        "another player (host only) what is left out stays as it was.",
+    )
+
+    @property
+    def allows_training(self) -> bool:
+        """Whether models may be trained on what this player says."""
+        return "training" in (self.consent or ())
 
 
 class Command(_Part):
@@ -155,6 +166,13 @@ class Interrupt(InConversation):
     )
 
 
+class Regenerate(InConversation):
+    """Have the NPC say its newest reply anew: a new turn comes, with `replaces`."""
+
+    type: Literal["regenerate"]
+    turn: Id = Field(description="The reply; the newest turn, and complete.")
+
+
 class HistoryGet(InConversation):
     """What this player heard. Answered by `history`."""
 
@@ -186,6 +204,7 @@ AnyCommand = Annotated[
     | Input
     | Playback
     | Interrupt
+    | Regenerate
     | HistoryGet
     | PlayerForget
     | PlayerExport,

@@ -179,6 +179,9 @@ class ReplyStarted(DurableEvent):
     to: list[str]
     hearers: list[str]
     answers: str | None = Field(None, description="The turn that it answers.")
+    replaces: str | None = Field(
+        None, description="The reply that is said anew; it is no part of the conversation any more."
+    )
     queue_position: int | None = Field(None, description="How many wait before it; 0 is none.")
 
 
@@ -292,6 +295,9 @@ class HistoryTurn(_Part):
     text: str
     at_ms: int
     cut: bool = Field(description="Whether less than all of it was heard.")
+    replaced_by: str | None = Field(
+        None, description="In `player.exported` only: the reply that stands in its place."
+    )
 
 
 class History(ConversationEvent):

@@ -26,7 +26,7 @@ CLOSE_CODES: dict[int, str] = {
     4408: "no `hello` came in time, or nothing for too long",
     4409: "replaced by a newer connection of the same session",
     4429: "too much or too slow",
-    4503: "overloaded; come back",
+    4503: "overloaded, or without its store; come back",
 }
 
 

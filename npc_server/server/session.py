@@ -21,6 +21,7 @@ from npc_server.errors import (
     NpcError,
     ProtocolVersion,
     RateLimited,
+    StoreUnavailable,
     Unauthorized,
 )
 from npc_server.observability import Metrics, bind, get_logger
@@ -120,13 +121,15 @@ async def _shake_hands(connection: ServerConnection, outbox: Outbox, services: S
         identity = await asyncio.to_thread(
             authenticate, services.settings.auth, services.keys, header, hello.token
         )
+        session = Session(connection, outbox, services, hello, identity)
+        await session.begin(hello, identity)
     except TimeoutError:
         raise Closing(4408, "no hello came in time") from None
     except NpcError as error:
         outbox.put(error_event(error, command_id(frame)))
-        codes = {Unauthorized: 4401, Forbidden: 4403}
+        codes = {Unauthorized: 4401, Forbidden: 4403, StoreUnavailable: 4503}
         raise Closing(codes.get(type(error), 4400), error.code) from None
-    return Session(connection, outbox, services, hello, identity)
+    return session
 
 
 class Session:
@@ -164,8 +167,16 @@ class Session:
             send=outbox.put,
         )
         bind(session=self.id)
+
+    async def begin(self, hello: commands.Hello, identity: Identity) -> None:
+        """Note what the player allows, and welcome it.
+
+        Raises:
+            StoreUnavailable: A consent that was taken back could not be noted.
+        """
+        await self._services.dialogue.allow(self.caller, hello.player, anew=True)
         log.info("session_started", role=identity.role, client=hello.client and hello.client.name)
-        outbox.put(self._welcome(hello, identity))
+        self._outbox.put(self._welcome(hello, identity))
 
     async def run(self) -> None:
         """Carry out commands, one after another, until the client leaves.
@@ -236,6 +247,8 @@ class Session:
                 await dialogue.playback(caller, command)
             case commands.Interrupt():
                 await dialogue.interrupt(caller, command)
+            case commands.Regenerate():
+                await dialogue.regenerate(caller, command)
             case commands.HistoryGet():
                 self._outbox.put(await dialogue.history(caller, command))
             case commands.PlayerForget():

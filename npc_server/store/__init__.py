@@ -1,8 +1,8 @@
 """Redis: keys, scripts, leases, and a server of our own where none is given."""
 
 from npc_server.store.connect import redact
-from npc_server.store.embedded import EmbeddedRedis, find_redis_server
-from npc_server.store.records import Partial
+from npc_server.store.embedded import EmbeddedRedis, FolderInUse, find_redis_server
+from npc_server.store.records import Consent, Partial
 from npc_server.store.store import (
     Answer,
     Committed,
@@ -13,15 +13,18 @@ from npc_server.store.store import (
     RevisionConflict,
     Store,
     StoredEvent,
+    open_beside,
     open_store,
 )
 
 __all__ = [
     "Answer",
     "Committed",
+    "Consent",
     "Durable",
     "EmbeddedRedis",
     "Fenced",
+    "FolderInUse",
     "Owned",
     "Partial",
     "Repeated",
@@ -29,6 +32,7 @@ __all__ = [
     "Store",
     "StoredEvent",
     "find_redis_server",
+    "open_beside",
     "open_store",
     "redact",
 ]

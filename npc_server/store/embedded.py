@@ -58,6 +58,10 @@ def find_redis_server() -> Path:
     )
 
 
+class FolderInUse(SetupError):
+    """Another npc-server uses the data folder."""
+
+
 class EmbeddedRedis:
     """A redis-server that lives as long as this process and serves nobody else.
 
@@ -74,6 +78,29 @@ class EmbeddedRedis:
         self._lock: IO[bytes] | None = None
         self._runtime: Path | None = None
         self._process: asyncio.subprocess.Process | None = None
+
+    @staticmethod
+    def has_data(data_dir: Path) -> bool:
+        """Whether a Redis of ours ever ran on a data folder."""
+        return (data_dir / "redis").is_dir()
+
+    def url_of_other(self) -> str:
+        """The URL of the one that another npc-server runs on the same folder.
+
+        Raises:
+            FolderInUse: It is not known: that server is starting or stopping.
+        """
+        try:
+            _, socket = self._pid_file.read_text().splitlines()
+        except (OSError, ValueError):
+            raise FolderInUse(
+                f"Another npc-server on {self._data} is starting or stopping. Try again."
+            ) from None
+        return f"unix://{socket}"
+
+    @property
+    def _pid_file(self) -> Path:
+        return self._folder / "redis.pid"
 
     @property
     def pid(self) -> int | None:
@@ -118,9 +145,10 @@ class EmbeddedRedis:
             except TimeoutError:
                 process.kill()
                 await process.wait()
-        for leftover in ("redis.pid", "redis.sock"):
-            with contextlib.suppress(OSError):
-                (self._folder / leftover).unlink()
+        if self._lock is not None:  # else the files are another server's
+            for leftover in (self._pid_file, self._folder / "redis.sock"):
+                with contextlib.suppress(OSError):
+                    leftover.unlink()
         if self._runtime is not None:
             shutil.rmtree(self._runtime, ignore_errors=True)
             self._runtime = None
@@ -134,7 +162,7 @@ class EmbeddedRedis:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
-            raise SetupError(
+            raise FolderInUse(
                 f"Another npc-server uses the data folder {self._data}. Stop it, or choose "
                 "another folder with NPC_DATA_DIR."
             ) from None
@@ -144,7 +172,7 @@ class EmbeddedRedis:
 
     async def _end_stale(self) -> None:
         """End a server that outlived a killed parent where the kernel does not see to that."""
-        pid_file = self._folder / "redis.pid"
+        pid_file = self._pid_file
         with contextlib.suppress(OSError, ValueError, failures.RedisError):
             pid = int(pid_file.read_text().splitlines()[0])
             path = pid_file.read_text().splitlines()[1]
@@ -186,7 +214,7 @@ class EmbeddedRedis:
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
         )
-        (self._folder / "redis.pid").write_text(f"{self._process.pid}\n{socket}\n")
+        self._pid_file.write_text(f"{self._process.pid}\n{socket}\n")
         await self._wait_until_ready(socket, log)
 
     async def _wait_until_ready(self, socket: Path, log: Path) -> None:

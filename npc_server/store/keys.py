@@ -58,6 +58,19 @@ class ConversationKeys:
         return (self.state, self.turns, self.events, self.partial, self.answers)
 
 
+def player_consent(world: str, player: str) -> str:
+    """String: what a player of a world allows; no key where it allows nothing."""
+    return f"npc:{{{quote(world, safe='')}/@{quote(player, safe='')}}}:consent"
+
+
+def states_of(world: str) -> tuple[str, str]:
+    """What the names of the state keys of a world's conversations begin and end with.
+
+    Neither holds a character that means something in a pattern.
+    """
+    return f"npc:{{{quote(world, safe='')}/", "}:state"
+
+
 def player_index(world: str, player: str) -> str:
     """Set: the conversations of a player in a world."""
     return f"npc:{{{quote(world, safe='')}/@{quote(player, safe='')}}}:conversations"

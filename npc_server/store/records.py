@@ -12,15 +12,27 @@ from typing import Any, Literal
 
 import orjson
 
-from npc_server.conversation.model import Conversation, Member, NpcState, Reply, Turn
+from npc_server.conversation.model import Conversation, Gesture, Member, NpcState, Reply, Turn
 from npc_server.errors import SetupError
 
-Kind = Literal["conversation", "turn", "partial"]
+Kind = Literal["conversation", "turn", "partial", "consent"]
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
-VERSION = 1
+VERSION = 2
+"""Version 2 added what has a default: ``degraded``, ``gestures`` and ``replaced_by`` of a turn,
+``replaces`` of a reply; and the consent of players."""
 
-UPCASTERS: dict[Kind, dict[int, Upcaster]] = {"conversation": {}, "turn": {}, "partial": {}}
+
+def _as_it_is(record: dict[str, Any]) -> dict[str, Any]:
+    return record
+
+
+UPCASTERS: dict[Kind, dict[int, Upcaster]] = {
+    "conversation": {1: _as_it_is},
+    "turn": {1: _as_it_is},
+    "partial": {1: _as_it_is},
+    "consent": {},
+}
 """By kind and version: makes the next version of it."""
 
 
@@ -31,6 +43,18 @@ class Partial:
     turn: str
     attempt: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What a player allows.
+
+    Attributes:
+        training_ms: Since when, without a break, models may be trained on what it says, in Unix
+            milliseconds.
+    """
+
+    training_ms: int
 
 
 class NewerRecord(SetupError):
@@ -68,7 +92,9 @@ def decode_turn(raw: bytes) -> Turn:
         NewerRecord: A newer server wrote it.
     """
     record = read("turn", raw)
-    return Turn(**{**record, "to": tuple(record["to"]), "hearers": tuple(record["hearers"])})
+    gestures = tuple(Gesture(**gesture) for gesture in record.pop("gestures", ()))
+    tuples = {"to": tuple(record["to"]), "hearers": tuple(record["hearers"]), "gestures": gestures}
+    return Turn(**{**record, **tuples})
 
 
 def encode_conversation(state: Conversation) -> bytes:
@@ -116,3 +142,17 @@ def decode_partial(raw: bytes) -> Partial:
         NewerRecord: A newer server wrote it.
     """
     return Partial(**read("partial", raw))
+
+
+def encode_consent(consent: Consent) -> bytes:
+    """A player's consent as it is stored."""
+    return orjson.dumps({"v": VERSION, **asdict(consent)})
+
+
+def decode_consent(raw: bytes) -> Consent:
+    """A player's consent as it was stored.
+
+    Raises:
+        NewerRecord: A newer server wrote it.
+    """
+    return Consent(**read("consent", raw))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 from redis.asyncio import Redis
@@ -16,16 +17,25 @@ from redis.commands.core import AsyncScript
 
 from npc_server.config import Settings
 from npc_server.conversation.model import Conversation, Turn
+from npc_server.errors import SetupError
 from npc_server.store import records
 from npc_server.store.connect import check_version, connect, translated
-from npc_server.store.keys import ANSWER_SECONDS, ConversationKeys, player_index
-from npc_server.store.records import Partial
+from npc_server.store.embedded import EmbeddedRedis, FolderInUse
+from npc_server.store.keys import (
+    ANSWER_SECONDS,
+    ConversationKeys,
+    player_consent,
+    player_index,
+    states_of,
+)
+from npc_server.store.records import Consent, Partial
 
 TURNS_KEPT = 5_000
 EVENTS_KEPT = 5_000
 TURNS_LOADED = 400
 LEASE_MS = 10_000
 REWRITE_SECONDS = 10
+SCAN_KEYS = 1_000
 
 
 class RevisionConflict(Exception):
@@ -277,6 +287,36 @@ class Store:
             found: Any = await self._client.smembers(player_index(world, player))
         return sorted(name.decode() for name in found)
 
+    async def conversations(self, world: str) -> list[str]:
+        """The ids of every conversation of a world, sorted; the server goes on meanwhile."""
+        begin, end = states_of(world)
+        found: set[str] = set()
+        with translated():
+            async for key in self._client.scan_iter(match=f"{begin}*{end}", count=SCAN_KEYS):
+                found.add(unquote(key.decode().removeprefix(begin).removesuffix(end)))
+        return sorted(found)
+
+    async def set_consent(self, world: str, player: str, consent: Consent | None) -> None:
+        """Note what a player allows from now on. Where it did before, it did so since then."""
+        key = player_consent(world, player)
+        with translated():
+            if consent is None:
+                await self._client.delete(key)
+                return
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.set(key, records.encode_consent(consent), nx=True)
+                if self._retention_ms:
+                    pipe.pexpire(key, self._retention_ms)
+                else:
+                    pipe.persist(key)
+                await pipe.execute()
+
+    async def consent(self, world: str, player: str) -> Consent | None:
+        """What a player allows now; ``None`` is nothing."""
+        with translated():
+            raw = _bytes(await self._client.get(player_consent(world, player)))
+        return None if raw is None else records.decode_consent(raw)
+
     async def delete_conversation(self, world: str, conversation: str) -> None:
         """Delete every key of a conversation."""
         keys = ConversationKeys.of(world, conversation)
@@ -285,13 +325,13 @@ class Store:
             await self._client.delete(*keys.fixed(), *answers)
 
     async def forget_player(self, world: str, player: str) -> None:
-        """Delete a player's index, and rewrite the file of a Redis of our own.
+        """Delete a player's index and consent, and rewrite the file of a Redis of our own.
 
         Then no deleted text is left in it. The operator of another Redis decides when it is
         rewritten.
         """
         with translated():
-            await self._client.delete(player_index(world, player))
+            await self._client.delete(player_index(world, player), player_consent(world, player))
             if self._own:
                 await self._rewrite()
 
@@ -345,6 +385,34 @@ async def open_store(
         )
     finally:
         await client.aclose()
+
+
+@asynccontextmanager
+async def open_beside(settings: Settings, *, owner: str) -> AsyncIterator[Store]:
+    """A store for a command that may run beside the server, and reads only.
+
+    It is in the Redis of the settings; without one, in that of the server which runs on the data
+    folder, else in one that is started there for as long as this takes.
+
+    Raises:
+        SetupError: The data folder holds no conversations, or cannot be used.
+        StoreUnavailable: Redis does not answer.
+    """
+    async with AsyncExitStack() as stack:
+        url = settings.redis_url
+        if url is None:
+            if not EmbeddedRedis.has_data(settings.data_dir):
+                raise SetupError(
+                    f"There are no conversations in {settings.data_dir}. Choose the folder of the "
+                    "server with --data-dir, or its Redis with --redis-url."
+                )
+            embedded = EmbeddedRedis(settings.data_dir)
+            stack.push_async_callback(embedded.stop)
+            try:
+                url = await embedded.start()
+            except FolderInUse:
+                url = embedded.url_of_other()
+        yield await stack.enter_async_context(open_store(url, settings, owner=owner))
 
 
 def _script(client: Redis, name: str) -> AsyncScript:

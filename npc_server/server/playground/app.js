@@ -66,6 +66,7 @@ function start() {
     i18n,
     onPrompt: (turn) => prompts.open(turn.key),
     onAgain: (turn) => talk.sayAgain(turn),
+    onAnew: (turn) => talk.anew(turn),
   });
 
   const client = createClient({

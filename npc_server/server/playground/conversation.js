@@ -18,6 +18,7 @@
  * @property {string} [error]
  * @property {boolean} [retryable]
  * @property {string} [answers] Of a reply, the turn that it answers.
+ * @property {boolean} [replaced] It was said anew, and is no part of the conversation any more.
  * @property {string} [command] Of the player's turn, the id of the command that made it.
  * @property {boolean} [cut] From `history`: the text is what was heard, and there was more.
  */
@@ -100,7 +101,9 @@ export function apply(state, event) {
     state.seq = event.seq;
   }
   const turn = HANDLERS[event.type]?.(state, event);
-  return turn ? [turn] : [];
+  const replaced = findTurn(state, event.replaces);
+  if (replaced) replaced.replaced = true;
+  return [replaced, turn].flatMap((changed) => changed ?? []);
 }
 
 /**

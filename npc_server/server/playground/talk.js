@@ -145,6 +145,7 @@ export function createTalk({ client, me, pace, screen }) {
    * @param {any} event
    */
   function play(turn, event) {
+    if (turn.replaced) return;
     if (event.type === "reply.started" && turn.shown === null) playback.begin(turn);
     const comes = ["reply.delta", "reply.snapshot", "reply.done"].includes(event.type);
     if (comes && (turn.shown === null || playback.turn === turn)) playback.feed(turn);
@@ -247,6 +248,14 @@ export function createTalk({ client, me, pace, screen }) {
       client.send("interrupt", fields);
       paint([turn]);
       update();
+    },
+
+    /**
+     * Have the newest reply said anew.
+     * @param {Turn} turn
+     */
+    anew(turn) {
+      if (state) client.send("regenerate", { conversation: state.id, turn: turn.key });
     },
 
     /** @param {"typing" | "idle"} input */

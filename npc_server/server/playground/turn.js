@@ -24,8 +24,9 @@ export function heardAndNot(turn) {
  * @param {I18n} options.i18n
  * @param {(turn: Turn) => void} options.onPrompt
  * @param {(turn: Turn) => void} options.onAgain
+ * @param {(turn: Turn) => void} options.onAnew
  */
-export function createTurnView({ i18n, onPrompt, onAgain }) {
+export function createTurnView({ i18n, onPrompt, onAgain, onAnew }) {
   /**
    * @param {Turn} turn
    * @param {{name: string, mine: boolean, playing: boolean}} about
@@ -55,6 +56,7 @@ export function createTurnView({ i18n, onPrompt, onAgain }) {
       rest.replaceChildren(...(unheard && !stillPlaying ? unheardText(unheard) : []));
       const speaking = turn.kind === "reply" && (turn.status !== "done" || stillPlaying);
       node.classList.toggle("speaking", speaking);
+      node.classList.toggle("replaced", Boolean(turn.replaced));
       paintFoot(heard, speaking);
     }
 
@@ -69,8 +71,8 @@ export function createTurnView({ i18n, onPrompt, onAgain }) {
      * @param {boolean} speaking
      */
     function paintFoot(heard, speaking) {
-      const { status, finish, error, timings, key } = turn;
-      const now = JSON.stringify([status, finish, error, timings, key, speaking, !heard]);
+      const { status, finish, error, timings, key, replaced } = turn;
+      const now = JSON.stringify([status, finish, error, timings, key, replaced, speaking, !heard]);
       if (now === painted) return;
       painted = now;
       foot.replaceChildren(...footParts(heard, speaking));
@@ -94,7 +96,10 @@ export function createTurnView({ i18n, onPrompt, onAgain }) {
       if (turn.status === "done" && turn.finish && CUT_SHORT.has(turn.finish)) note(turn.finish);
       if (turn.cut) note("interrupted");
       if (turn.error) parts.push(el("span", { class: "problem", text: turn.error }));
+      if (turn.replaced) note("replaced");
       if (turn.status === "failed") parts.push(again());
+      // The style sheet shows it under the newest turn only.
+      if (turn.kind === "reply" && turn.status === "done" && !speaking) parts.push(anewButton());
       // A written greeting asks no model: it has no prompt, and no time worth a bar.
       if (turn.timings && turn.usage && !speaking) parts.push(timingsBar(turn, i18n, promptButton()));
       return parts;
@@ -103,6 +108,11 @@ export function createTurnView({ i18n, onPrompt, onAgain }) {
     function again() {
       const button = el("button", { type: "button", class: "quiet", on: { click: () => onAgain(turn) } });
       return i18n.put(button, "again");
+    }
+
+    function anewButton() {
+      const button = el("button", { type: "button", class: "quiet anew", on: { click: () => onAnew(turn) } });
+      return i18n.put(button, "anew");
     }
 
     function promptButton() {

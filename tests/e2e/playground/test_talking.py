@@ -234,6 +234,27 @@ async def test_a_failure_is_told_in_plain_words(talk: Talk) -> None:
     assert (await talk.transcript())[-1] == "All right. I will think about that."
 
 
+async def test_a_reply_can_be_said_anew(open_talk: OpenTalk) -> None:
+    """A button under the newest reply brings another; the old one is greyed, after a reload too."""
+    async with open_talk(locale="ko-KR") as talk:
+        await talk.choose()
+        await talk.answered("Good morning")
+        buttons = talk.page.locator(".anew:visible")
+        await expect(buttons).to_have_text(["다른 대답 듣기"])
+        await buttons.click()
+        await expect(talk.replies().nth(2)).to_have_attribute("data-status", "done")
+        started = talk.events("reply.started")[-1]
+        assert started["replaces"] == talk.commands("regenerate")[-1]["turn"]
+        for _ in range(2):
+            await expect(talk.page.locator(".turn.replaced")).to_have_count(1)
+            old = talk.replies().nth(1)
+            await expect(old).to_have_attribute("data-turn", started["replaces"])
+            await expect(old.locator(".note")).to_have_text("다시 말함")
+            await expect(talk.replies().nth(2).locator(".anew")).to_be_visible()
+            await expect(buttons).to_have_count(1)
+            await talk.page.reload()
+
+
 async def test_the_name_reaches_the_server(talk: Talk) -> None:
     """A name typed on the first page is the player's name in the conversation."""
     await talk.page.goto(talk.url)

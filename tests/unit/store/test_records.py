@@ -8,9 +8,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from npc_server.conversation.model import Conversation, Member, NpcState, Reply, Turn
+from npc_server.conversation.model import Conversation, Gesture, Member, NpcState, Reply, Turn
 from npc_server.store import records
-from npc_server.store.keys import ConversationKeys, player_index
+from npc_server.store.keys import ConversationKeys, player_consent, player_index, states_of
 
 GOLDEN = Path(__file__).parent / "golden"
 TURN = Turn(
@@ -25,6 +25,9 @@ TURN = Turn(
     finish="interrupted",
     heard={"minsu": 9},
     answers="01890000-0000-7000-8000-000000000000",
+    degraded="short",
+    gestures=(Gesture(4, "nod"),),
+    replaced_by="01890000-0000-7000-8000-000000000002",
 )
 STATE = Conversation(
     id="smithy",
@@ -34,21 +37,35 @@ STATE = Conversation(
         Member("bram", "npc", "Bram", "bram"),
     ),
     created_ms=1_700_000_000_000,
-    reply=Reply("r", 1, "bram", ("minsu",), ("minsu", "bram"), "t"),
+    reply=Reply("r", 1, "bram", ("minsu",), ("minsu", "bram"), "t", replaces="q"),
     npcs={"bram": NpcState("happy", 0.25)},
     locale="ko",
 )
 PARTIAL = records.Partial("r", 1, "Well, ")
+CONSENT = records.Consent(1_700_000_000_000)
+LACKING = {
+    "v1": (
+        replace(TURN, degraded=None, gestures=(), replaced_by=None),
+        replace(STATE, reply=Reply("r", 1, "bram", ("minsu",), ("minsu", "bram"), "t")),
+    )
+}
+"""What a turn and a conversation of an older version are read as: what it did not know is empty."""
 
 
 @pytest.mark.parametrize("version", sorted(p.name for p in GOLDEN.iterdir()))
 def test_every_version_that_ever_was_can_be_read(version: str) -> None:
-    """The golden files of each version decode to today's values."""
+    """The golden files of each version decode to today's values, as far as it knew them."""
     folder = GOLDEN / version
-    assert records.decode_turn((folder / "turn.json").read_bytes()) == TURN
+    turn, state = LACKING.get(version, (TURN, STATE))
+    assert records.decode_turn((folder / "turn.json").read_bytes()) == turn
     assert records.decode_partial((folder / "partial.json").read_bytes()) == PARTIAL
     raw = (folder / "conversation.json").read_bytes()
-    assert records.decode_conversation(raw, revision=0, seq=0, turns=()) == STATE
+    assert records.decode_conversation(raw, revision=0, seq=0, turns=()) == state
+
+
+def test_consent_can_be_read() -> None:
+    """Consent came with version 2; its golden file decodes to today's value."""
+    assert records.decode_consent((GOLDEN / "v2" / "consent.json").read_bytes()) == CONSENT
 
 
 def test_today_is_written_as_its_golden_files() -> None:
@@ -58,6 +75,7 @@ def test_today_is_written_as_its_golden_files() -> None:
         ("turn", records.encode_turn(TURN)),
         ("conversation", records.encode_conversation(STATE)),
         ("partial", records.encode_partial(PARTIAL)),
+        ("consent", records.encode_consent(CONSENT)),
     ):
         golden = (folder / f"{name}.json").read_bytes()
         assert orjson.loads(made) == orjson.loads(golden)
@@ -97,12 +115,19 @@ def test_keys_of_a_conversation_share_their_tag() -> None:
     assert len(set(names)) == 6
     assert ConversationKeys.of("a", "b/c") != ConversationKeys.of("a/b", "c")
     assert player_index("w", "k:p") == "npc:{w/@k%3Ap}:conversations"
+    assert player_consent("w", "k:p") == "npc:{w/@k%3Ap}:consent"
+    begin, end = states_of("a/b")
+    assert keys.state == f"{begin}c%7D%7Bd%20%C3%A9{end}"
 
 
 def test_every_key_is_in_the_table() -> None:
     """The documented kinds of keys are those that there are."""
     page = (Path(__file__).parents[3] / "docs/reference/redis.md").read_text()
     keys = ConversationKeys.of("w", "c")
-    kinds = {name.rsplit(":", 1)[1] for name in keys.fixed()} | {"answer", "conversations"}
+    kinds = {name.rsplit(":", 1)[1] for name in keys.fixed()} | {
+        "answer",
+        "conversations",
+        "consent",
+    }
     rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
     assert {row.split("}:")[1].split(":")[0] for row in rows} == kinds
