@@ -9,9 +9,12 @@ from npc_server.conversation.model import Conversation, Turn
 
 
 def heard_by(turns: Iterable[Turn], member: str) -> tuple[Turn, ...]:
-    """The turns as one member heard them: cut to what reached it, without those that did not."""
+    """The turns as one member heard them: cut to what reached it, without those that did not.
+
+    What an NPC did is seen by all who heard it, although no word of it may have reached them.
+    """
     heard = (_as_heard(turn, member) for turn in turns if member in turn.hearers)
-    return tuple(turn for turn in heard if turn.text)
+    return tuple(turn for turn in heard if turn.text or turn.actions)
 
 
 def was_cut(turn: Turn) -> bool:

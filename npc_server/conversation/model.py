@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from npc_server.protocol.emotion import Emotion
 
@@ -28,6 +28,29 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Act:
+    """Something that an NPC does in the game.
+
+    Attributes:
+        call: By which the game tells what became of it; unique.
+        name: One of the persona's actions.
+        args: Its arguments.
+        confirm: Whether the NPC waits for the game before it speaks.
+        until_ms: By when the game may tell, in Unix milliseconds.
+        ok: Whether the game did it; ``None`` while it has not said, or never said otherwise.
+        reason: Why it did not.
+    """
+
+    call: str
+    name: str
+    args: dict[str, Any]
+    confirm: bool
+    until_ms: int
+    ok: bool | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """Something that was said, or that happened, once it is settled.
 
@@ -43,6 +66,7 @@ class Turn:
         finish: How a reply ended; ``None`` for the rest.
         heard: For hearers who heard less than all of ``text``: how many code points.
         answers: For a reply, the turn that it answers; ``None`` for a greeting.
+        actions: For a reply, what the NPC did with it; every hearer perceived that.
     """
 
     id: str
@@ -56,6 +80,7 @@ class Turn:
     finish: ReplyFinish | None = None
     heard: dict[str, int] = field(default_factory=dict)
     answers: str | None = None
+    actions: tuple[Act, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +94,9 @@ class Reply:
         to: Member ids of the addressees.
         hearers: Member ids of all who hear it, the speaker among them.
         answers: The turn that it answers; ``None`` for a greeting.
+        ambient: Whether nobody waits for it: it answers no player.
+        instructions: What the game wants it to be about.
+        actions: What the NPC did by now.
     """
 
     turn: str
@@ -77,6 +105,9 @@ class Reply:
     to: tuple[str, ...]
     hearers: tuple[str, ...]
     answers: str | None = None
+    ambient: bool = False
+    instructions: str | None = None
+    actions: tuple[Act, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,28 @@ from typing import Any, Literal
 
 import orjson
 
-from npc_server.conversation.model import Conversation, Member, NpcState, Reply, Turn
+from npc_server.conversation.model import Act, Conversation, Member, NpcState, Reply, Turn
 from npc_server.errors import SetupError
 
 Kind = Literal["conversation", "turn", "partial"]
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
-VERSION = 1
+VERSION = 2
+"""2: what NPCs did, and what replies to the world are about."""
 
-UPCASTERS: dict[Kind, dict[int, Upcaster]] = {"conversation": {}, "turn": {}, "partial": {}}
+
+def _conversation_2(record: dict[str, Any]) -> dict[str, Any]:
+    reply = record["reply"]
+    if reply is not None:
+        reply = {**reply, "ambient": False, "instructions": None, "actions": []}
+    return {**record, "reply": reply}
+
+
+UPCASTERS: dict[Kind, dict[int, Upcaster]] = {
+    "conversation": {1: _conversation_2},
+    "turn": {1: lambda record: {**record, "actions": []}},
+    "partial": {1: lambda record: record},
+}
 """By kind and version: makes the next version of it."""
 
 
@@ -67,8 +80,7 @@ def decode_turn(raw: bytes) -> Turn:
     Raises:
         NewerRecord: A newer server wrote it.
     """
-    record = read("turn", raw)
-    return Turn(**{**record, "to": tuple(record["to"]), "hearers": tuple(record["hearers"])})
+    return Turn(**_with_tuples(read("turn", raw)))
 
 
 def encode_conversation(state: Conversation) -> bytes:
@@ -89,14 +101,12 @@ def decode_conversation(
     """
     record = read("conversation", raw)
     reply = record["reply"]
-    if reply is not None:
-        reply = Reply(**{**reply, "to": tuple(reply["to"]), "hearers": tuple(reply["hearers"])})
     return Conversation(
         **{
             **record,
             "members": tuple(Member(**member) for member in record["members"]),
             "npcs": {member: NpcState(**npc) for member, npc in record["npcs"].items()},
-            "reply": reply,
+            "reply": None if reply is None else Reply(**_with_tuples(reply)),
             "revision": revision,
             "seq": seq,
             "turns": turns,
@@ -116,3 +126,10 @@ def decode_partial(raw: bytes) -> Partial:
         NewerRecord: A newer server wrote it.
     """
     return Partial(**read("partial", raw))
+
+
+def _with_tuples(record: dict[str, Any]) -> dict[str, Any]:
+    """A turn or a reply, whose lists are tuples."""
+    actions = tuple(Act(**act) for act in record["actions"])
+    people = {name: tuple(record[name]) for name in ("to", "hearers")}
+    return {**record, **people, "actions": actions}
