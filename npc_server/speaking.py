@@ -6,9 +6,11 @@ import asyncio
 import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from npc_server import acting
+from npc_server.acting import Propose
 from npc_server.brains import Brains
 from npc_server.clock import Clock
 from npc_server.config import Settings
@@ -20,10 +22,19 @@ from npc_server.errors import EngineUnavailable, NpcError
 from npc_server.library import Library
 from npc_server.observability import Metrics, get_logger
 from npc_server.persona import Persona, Sampling
-from npc_server.prompt import Prompt, PromptInput, lay_out, shrink, stops, texts_to_count
+from npc_server.prompt import (
+    Prompt,
+    PromptInput,
+    instructed,
+    lay_out,
+    shrink,
+    speaking_messages,
+    stops,
+    texts_to_count,
+)
 from npc_server.protocol import events
 from npc_server.protocol.emotion import Emotion
-from npc_server.reply import Feeling, Gesture, Part, ReplyParser, Sentence
+from npc_server.reply import Feeling, Gesture, Opening, Part, ReplyParser, Sentence
 from npc_server.reply import Speech as Spoken
 
 log = get_logger(__name__)
@@ -209,7 +220,12 @@ class Speaker:
         return _pick(persona.greetings, state.id)
 
     async def speak(
-        self, state: Conversation, speech: Speech, go: asyncio.Event, canned: str | None
+        self,
+        state: Conversation,
+        speech: Speech,
+        go: asyncio.Event,
+        canned: str | None,
+        propose: Propose,
     ) -> Outcome:
         """Make the reply that was announced, telling of it as it comes.
 
@@ -218,6 +234,7 @@ class Speaker:
             speech: Takes what is found.
             go: Nothing is said while it is cleared.
             canned: An authored line to say instead of asking the engine.
+            propose: Commits an action and sends it to the game.
 
         Raises:
             EngineUnavailable: The engine failed, or was silent for too long.
@@ -231,9 +248,10 @@ class Speaker:
             return await self._say(persona, state, speech, go, canned, canned=False)
         prompt = await self._prompt(state, npc, persona)
         self._keep_prompt(state, speech.reply.turn, prompt)
+        parser, prompt = await self._act(state, npc, persona, prompt, speech, go, propose)
         async with self._scheduler.seat():
             self._metrics.queue_wait.observe(speech.seated())
-            finish = await self._generate(state, npc, persona, prompt, speech, go)
+            finish = await self._generate(state, npc, persona, prompt, speech, go, parser)
         if not speech.text:
             line = _pick(persona.refusals, speech.reply.turn) or "…"
             return await self._say(persona, state, speech, go, line, canned=True)
@@ -272,6 +290,47 @@ class Speaker:
             "dropped": prompt.dropped.as_dict(),
         }
 
+    async def _act(
+        self,
+        state: Conversation,
+        npc: Member,
+        persona: Persona,
+        prompt: Prompt,
+        speech: Speech,
+        go: asyncio.Event,
+        propose: Propose,
+    ) -> tuple[ReplyParser, Prompt]:
+        """Decide and act before speaking: the parser that begins so, the prompt that tells it."""
+        messages, decided = prompt.messages, None
+        if speech.reply.instructions is not None:
+            messages = instructed(messages, persona, speech.reply.instructions)
+        parser = self._parser(state, npc, persona, guard=prompt.guard)
+        if persona.actions:
+            async with self._scheduler.seat():
+                asked = await acting.decide(
+                    self._engine,
+                    messages,
+                    persona,
+                    affinity=_affinity(state, npc),
+                    seed=zlib.crc32(speech.reply.turn.encode()),
+                    seconds=self._timeouts.decision,
+                )
+            decision = asked.decision
+            decided = acting.opening(decision)
+            parser = self._parser(state, npc, persona, guard=prompt.guard, decided=decided)
+            await go.wait()
+            speech.take(parser.feed(""))
+            if decision.action is not None:
+                outcome = await acting.carry_out(
+                    decision, propose, actions=persona.actions, seconds=self._timeouts.confirm
+                )
+                messages = speaking_messages(messages, persona, decision, outcome)
+        if messages is not prompt.messages:
+            total = await self._engine.count_prompt(messages)
+            if total + self._sampling(persona).max_tokens > self._engine.capabilities.context:
+                return parser, prompt
+        return parser, replace(prompt, messages=messages)
+
     async def _generate(
         self,
         state: Conversation,
@@ -280,8 +339,8 @@ class Speaker:
         prompt: Prompt,
         speech: Speech,
         go: asyncio.Event,
+        parser: ReplyParser,
     ) -> ReplyFinish:
-        parser = self._parser(state, npc, persona, guard=prompt.guard)
         request = GenerateRequest(
             messages=prompt.messages,
             sampling=self._sampling(persona),
@@ -353,7 +412,13 @@ class Speaker:
         return speech.outcome("stop", {}, canned=canned)
 
     def _parser(
-        self, state: Conversation, npc: Member, persona: Persona, *, guard: str
+        self,
+        state: Conversation,
+        npc: Member,
+        persona: Persona,
+        *,
+        guard: str,
+        decided: Opening | None = None,
     ) -> ReplyParser:
         return ReplyParser(
             names=(npc.name, *persona.nicknames),
@@ -363,11 +428,15 @@ class Speaker:
             emotion=state.npcs.get(npc.id, NpcState()).emotion,
             prompt_text=guard,
             languages=persona.languages,
+            decided=decided,
         )
 
     async def _prompt(self, state: Conversation, npc: Member, persona: Persona) -> Prompt:
         context = self._engine.capabilities.context
-        allowed = context - self._sampling(persona).max_tokens
+        spelled = not self._engine.capabilities.schema
+        counts = await self._count(acting.texts_to_reserve(persona, spelled=spelled))
+        longest = self._sampling(persona).max_tokens
+        allowed = context - acting.reserve(persona, counts, longest, spelled=spelled)
         given = PromptInput(
             persona=persona,
             speaker=npc,

@@ -475,12 +475,15 @@ def _turned(state: Conversation, new: Turn, command: str | None) -> Change:
 
 def _act(state: Conversation, call: str) -> tuple[Reply | Turn, Act]:
     """The action of a call, and the reply in flight or the turn in which it is."""
-    places = (*filter(None, (state.reply,)), *reversed(state.turns))
-    found = ((place, act) for place in places for act in place.actions if act.call == call)
-    try:
-        return next(found)
-    except StopIteration:
-        raise NotFound("There is no such action in this conversation.") from None
+    if state.reply is not None:
+        for act in state.reply.actions:
+            if act.call == call:
+                return state.reply, act
+    for turn in reversed(state.turns):
+        for act in turn.actions:
+            if act.call == call:
+                return turn, act
+    raise NotFound("There is no such action in this conversation.")
 
 
 def _settle(

@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 
-from npc_server.conversation.model import Act
 from npc_server.persona.arguments import argument_problem
 from npc_server.persona.model import Action, Persona
 from npc_server.prompt.messages import Message
@@ -32,8 +31,8 @@ STRING_CHARS = 160
 LIST_ITEMS = 8
 """The longest strings and lists that a model is asked for, where a schema allows longer ones."""
 
-ARGUMENTS_SHOWN = 200
-REASON_SHOWN = 200
+ARGUMENTS_SHOWN = 160
+REASON_SHOWN = 160
 """Code points of arguments, and of what the game said, that a note tells."""
 
 _NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
@@ -148,33 +147,51 @@ def read_decision(text: str, persona: Persona, actions: Sequence[Action]) -> Dec
 
 
 def speaking_messages(
-    messages: Sequence[Message], persona: Persona, act: Act, result: Any = None
+    messages: Sequence[Message], persona: Persona, decision: Decision, outcome: ActionOutcome
 ) -> tuple[Message, ...]:
     """The prompt, with what the NPC just did at the end of its last message.
 
     Args:
-        messages: The prompt.
+        messages: The prompt; it ends with a user message.
         persona: Who did it.
-        act: What it did, and whether that worked.
-        result: What the game told of it, any JSON.
+        decision: What it did; without an action the prompt stays as it is.
+        outcome: Whether that worked. What the game tells of it is data.
     """
+    if decision.action is None:
+        return tuple(messages)
     say = phrases_for(persona.languages[0])
-    note = act_note(act, say)
-    if act.ok and result is not None:
-        told = _shortened(orjson.dumps(result).decode(), REASON_SHOWN)
-        note += "\n[" + say.act_result.format(result=told) + "]"
-    return append_note(messages, note + "\n" + say.act_speak)
+    notes = [deed_note(decision.action, decision.args, say, ok=outcome.ok, reason=outcome.reason)]
+    if outcome.ok and outcome.result is not None:
+        told = _shortened(_value(outcome.result), REASON_SHOWN)
+        notes.append(f"[{say.act_result.format(result=told)}]")
+    return append_note(messages, "\n".join((*notes, say.act_speak)))
 
 
-def act_note(act: Act, say: Phrases, name: str | None = None) -> str:
+def instructed(
+    messages: Sequence[Message], persona: Persona, instructions: str
+) -> tuple[Message, ...]:
+    """The prompt, with what the game wants the reply to be about; its text is data."""
+    wording = phrases_for(persona.languages[0]).instructed
+    return append_note(messages, f"[{wording.format(text=plain(instructions))}]")
+
+
+def deed_note(
+    action: str,
+    args: Mapping[str, Any],
+    say: Phrases,
+    *,
+    ok: bool | None,
+    reason: str | None,
+    name: str | None = None,
+) -> str:
     """One line about what an NPC did: about itself, or about another of that name."""
-    given = ", ".join(f"{key}: {_value(value)}" for key, value in act.args.items())
+    given = ", ".join(f"{key}: {_value(value)}" for key, value in args.items())
     shown = _shortened(given, ARGUMENTS_SHOWN)
-    deed = act.name.replace("_", " ") + (f" ({shown})" if shown else "")
-    if act.ok is False:
+    deed = action.replace("_", " ") + (f" ({shown})" if shown else "")
+    if ok is False:
         wording = say.act_refused if name is None else say.act_refused_other
-        reason = _shortened(act.reason or "", REASON_SHOWN) or "?"
-        return f"[{wording.format(name=name, deed=deed, reason=reason)}]"
+        told = _shortened(reason or "", REASON_SHOWN) or "?"
+        return f"[{wording.format(name=name, deed=deed, reason=told)}]"
     wording = say.act_done if name is None else say.act_done_other
     return f"[{wording.format(name=name, deed=deed)}]"
 

@@ -14,7 +14,7 @@ import regex
 
 from npc_server.conversation.audience import was_cut
 from npc_server.conversation.model import Member, Turn
-from npc_server.prompt.decision import act_note
+from npc_server.prompt.decision import deed_note
 from npc_server.prompt.messages import Message
 from npc_server.prompt.model import Line, PromptInput
 from npc_server.prompt.phrases import phrases_for
@@ -44,7 +44,8 @@ def history_lines(given: PromptInput) -> tuple[Line, ...]:
         name = names.get(turn.speaker, say.someone)
         source = f"history.{turn.index}"
         for act in turn.actions:
-            note = act_note(act, say, None if own else name)
+            who = None if own else name
+            note = deed_note(act.name, act.args, say, ok=act.ok, reason=act.reason, name=who)
             lines.append(Line(f"{source}.action", note, own=False, index=turn.index))
         if turn.text:
             text = _as_perceived(turn, given.speaker, labels, name, named)
