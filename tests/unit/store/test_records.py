@@ -8,11 +8,20 @@ from pathlib import Path
 import orjson
 import pytest
 
-from npc_server.conversation.model import Conversation, Member, NpcState, Reply, Turn
+from npc_server.conversation.model import Act, Conversation, Member, NpcState, Reply, Turn
 from npc_server.store import records
 from npc_server.store.keys import ConversationKeys, player_index
 
 GOLDEN = Path(__file__).parent / "golden"
+ACT = Act(
+    call="01890000-0000-7000-8000-00000000000a",
+    name="give_item",
+    args={"item": "knife", "count": 1},
+    confirm=True,
+    until_ms=1_700_000_005_000,
+    ok=False,
+    reason="no room",
+)
 TURN = Turn(
     id="01890000-0000-7000-8000-000000000001",
     index=3,
@@ -25,6 +34,18 @@ TURN = Turn(
     finish="interrupted",
     heard={"minsu": 9},
     answers="01890000-0000-7000-8000-000000000000",
+    actions=(ACT,),
+)
+REPLY = Reply(
+    turn="r",
+    attempt=1,
+    speaker="bram",
+    to=("minsu",),
+    hearers=("minsu", "bram"),
+    answers="t",
+    ambient=True,
+    instructions="Be scared.",
+    actions=(replace(ACT, ok=None, reason=None),),
 )
 STATE = Conversation(
     id="smithy",
@@ -34,21 +55,29 @@ STATE = Conversation(
         Member("bram", "npc", "Bram", "bram"),
     ),
     created_ms=1_700_000_000_000,
-    reply=Reply("r", 1, "bram", ("minsu",), ("minsu", "bram"), "t"),
+    reply=REPLY,
     npcs={"bram": NpcState("happy", 0.25)},
     locale="ko",
 )
 PARTIAL = records.Partial("r", 1, "Well, ")
+
+BEFORE_ACTIONS = replace(REPLY, ambient=False, instructions=None, actions=())
+KNOWN = {
+    "v1": (replace(TURN, actions=()), replace(STATE, reply=BEFORE_ACTIONS)),
+    "v2": (TURN, STATE),
+}
+"""What each version could hold of them."""
 
 
 @pytest.mark.parametrize("version", sorted(p.name for p in GOLDEN.iterdir()))
 def test_every_version_that_ever_was_can_be_read(version: str) -> None:
     """The golden files of each version decode to today's values."""
     folder = GOLDEN / version
-    assert records.decode_turn((folder / "turn.json").read_bytes()) == TURN
+    turn, state = KNOWN[version]
+    assert records.decode_turn((folder / "turn.json").read_bytes()) == turn
     assert records.decode_partial((folder / "partial.json").read_bytes()) == PARTIAL
     raw = (folder / "conversation.json").read_bytes()
-    assert records.decode_conversation(raw, revision=0, seq=0, turns=()) == STATE
+    assert records.decode_conversation(raw, revision=0, seq=0, turns=()) == state
 
 
 def test_today_is_written_as_its_golden_files() -> None:
@@ -84,6 +113,7 @@ def test_older_records_are_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each upcaster makes the next version, until today's is reached."""
     monkeypatch.setitem(records.UPCASTERS["turn"], -1, lambda r: {**r, "a": 1})
     monkeypatch.setitem(records.UPCASTERS["turn"], 0, lambda r: {**r, "b": r["a"] + 1})
+    monkeypatch.setattr(records, "VERSION", 1)
     assert records.read("turn", b'{"v":-1}') == {"a": 1, "b": 2}
 
 
