@@ -82,7 +82,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
         dialogue = Dialogue(
             store=store,
             rooms=rooms,
-            replies=Replies(store, rooms, speaker, quotas, settings, metrics, clock),
+            replies=Replies(store, rooms, speaker, quotas, settings, metrics, clock, ids),
             library=library,
             quotas=quotas,
             settings=settings,

@@ -11,15 +11,26 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
 from npc_server.conversation import rules
 from npc_server.conversation.audience import heard_by, was_cut
 from npc_server.conversation.model import Conversation, Member, Turn
 from npc_server.conversation.rules import Addressed, Change
-from npc_server.errors import Busy, Conflict, NotFound, NpcError, StoreUnavailable
+from npc_server.errors import (
+    Busy,
+    Conflict,
+    Forbidden,
+    NotFound,
+    NpcError,
+    StoreUnavailable,
+    TooLarge,
+)
 from npc_server.library import Library
 from npc_server.observability import get_logger
+from npc_server.prompt import ActionOutcome
 from npc_server.protocol import commands, events
 from npc_server.quota import Quotas
 from npc_server.replies import Replies
@@ -30,11 +41,13 @@ from npc_server.rooms import (
     Rooms,
     no_such_conversation,
 )
+from npc_server.scheduler import Priority
 from npc_server.store import Answer, Consent, RevisionConflict, Store
 
 log = get_logger(__name__)
 
 EXPORT_PAGE = 200
+RESULT_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +156,10 @@ class Dialogue:
             )
             if command.respond == "never":
                 return change.then(rules.idle(change.state, turn))
-            return change.then(self._answered(room, change.state, caller, player, reply_turn))
+            speaker = change.state.npc_members()[0].id
+            return change.then(
+                self._answered(room, change.state, caller, player, reply_turn, speaker)
+            )
 
         async with room.lock:
             with room.holding() as live:
@@ -167,6 +183,87 @@ class Dialogue:
                 self.replies.start(
                     room, caller, command.id, player, deadline_ms=command.deadline_ms
                 )
+
+    async def event(self, caller: Caller, command: commands.Event) -> None:
+        """Something happens in the world; an NPC that perceives it may react.
+
+        Raises:
+            Forbidden: The caller is no host.
+            NotFound: The conversation is not the caller's, or a member is not in it.
+            Conflict: The conversation is closed.
+            Busy: Every seat is taken and the queue is full.
+        """
+        self._refuse_when_draining()
+        if not caller.host:
+            raise Forbidden("Only a host may tell what happens in the world.")
+        room, player = await self.rooms.enter_for(caller, command)
+        turn, reply_turn = self.ids.new(), self.ids.new()
+
+        async with room.lock:
+            speaker = _who_reacts(room, command)
+
+            def decide(state: Conversation) -> Change:
+                change = room.settled(state, "interrupted") if speaker else Change(state)
+                change = change.then(
+                    rules.happened(
+                        change.state,
+                        command.text,
+                        to=command.to,
+                        hearers=command.hearers,
+                        turn=turn,
+                        now_ms=self.clock.wall_ms(),
+                        command=command.id,
+                    )
+                )
+                state = change.state
+                if speaker is None:
+                    return change if state.reply else change.then(rules.idle(state, turn))
+                started = self._answered(
+                    room, state, caller, player, reply_turn, speaker, command.instructions
+                )
+                return change.then(started)
+
+            with room.holding() as live:
+                told = await self._commit_once(
+                    room, decide, caller, player, command, turn, take_lease=speaker is not None
+                )
+                if told is None:
+                    return
+                if speaker is not None:
+                    room.end(live)
+            room.publish(told)
+            if speaker is not None:
+                self.replies.start(room, caller, command.id, player)
+
+    async def action_result(self, caller: Caller, command: commands.ActionResult) -> None:
+        """Take in what became of an action; a reply that waits for it goes on.
+
+        Raises:
+            NotFound: The conversation is not the caller's, or there is no such action.
+            Forbidden: The NPC did not address this player.
+            Conflict: It is too late, or the game told before.
+            TooLarge: The result is too long.
+        """
+        if len(orjson.dumps(command.result)) > RESULT_BYTES:
+            raise TooLarge(f"'result' takes more than {RESULT_BYTES} bytes. Shorten it.")
+        room, player = await self.rooms.enter_for(caller, command)
+
+        def decide(state: Conversation) -> Change:
+            return rules.action_settled(
+                state,
+                command.call,
+                ok=command.ok,
+                reason=command.reason or "refused",
+                now_ms=self.clock.wall_ms(),
+                by=None if caller.host else player.id,
+            )
+
+        async with room.lock:
+            told = await self._commit_once(room, decide, caller, player, command)
+            if told is not None:
+                room.publish(told)
+                outcome = ActionOutcome(command.ok, command.reason, command.result)
+                room.answer(command.call, outcome)
 
     async def interrupt(self, caller: Caller, command: commands.Interrupt) -> None:
         """Cut a reply that is being spoken, or is still being played, to what was heard of it.
@@ -207,7 +304,7 @@ class Dialogue:
         turn = self.ids.new()
 
         def decide(state: Conversation) -> Change:
-            position = self.replies.speaker.queue_position(state, player.ref)
+            position = self.replies.speaker.queue_position(state, player.ref, Priority.PLAYER)
             change = rules.regenerated(
                 state, player, command.turn, turn=turn, queue_position=position
             )
@@ -338,7 +435,9 @@ class Dialogue:
     def leave(self, caller: Caller) -> None:
         """A session is gone; a reply that nobody listens to any more ends."""
         for room in self.rooms.all():
-            room.listeners.pop(caller.session, None)
+            if room.listeners.pop(caller.session, None) is None:
+                continue
+            room.hand_over()
             if room.live is not None and not room.listeners:
                 self.replies.abandon_soon(room, room.live)
         self.rooms.drop_unused()
@@ -401,6 +500,7 @@ class Dialogue:
             room.publish(item for item in fresh if item.event.seq != opened.seq)
             if room.live is not None:
                 caller.send(room.live.speech.snapshot())
+                room.hand_over()
             if greeting is not None and fresh:
                 self.replies.start(room, caller, command.id, player, canned=greeting)
         self.replies.warm(room)
@@ -454,21 +554,34 @@ class Dialogue:
         )
 
     def _answered(
-        self, room: Room, state: Conversation, caller: Caller, player: Member, reply_turn: str
+        self,
+        room: Room,
+        state: Conversation,
+        caller: Caller,
+        player: Member,
+        reply_turn: str,
+        speaker: str,
+        instructions: str | None = None,
     ) -> Change:
-        self._admit(room, caller, player)
+        ambient = state.turns[-1].kind == "event"
+        priority = Priority.AMBIENT if ambient else Priority.PLAYER
+        self._admit(room, caller, player, priority)
         return rules.reply_started(
             state,
             turn=reply_turn,
-            speaker=state.npc_members()[0].id,
+            speaker=speaker,
             answers=state.turns[-1],
-            queue_position=self.replies.speaker.queue_position(state, player.ref),
+            queue_position=self.replies.speaker.queue_position(state, player.ref, priority),
+            ambient=ambient,
+            instructions=instructions,
         )
 
-    def _admit(self, room: Room, caller: Caller, player: Member) -> None:
+    def _admit(
+        self, room: Room, caller: Caller, player: Member, priority: Priority = Priority.PLAYER
+    ) -> None:
         self.quotas.speaking(caller.namespace, player.ref, replaces=1 if room.live else 0)
         if room.live is None:
-            self.replies.speaker.admit(room.state)
+            self.replies.speaker.admit(room.state, priority)
 
     async def _commit_once(
         self,
@@ -555,6 +668,19 @@ def _player(caller: Caller, command: commands.ConversationOpen) -> Member:
     return Member(chosen.id, "player", chosen.name or chosen.id, caller.ref(chosen.id))
 
 
+def _who_reacts(room: Room, command: commands.Event) -> str | None:
+    """The NPC that reacts to an event: the first that it concerns, else the first to perceive it.
+
+    Where a reply is in flight, only what must be reacted to cuts it.
+    """
+    if command.respond == "never" or (command.respond == "auto" and room.live is not None):
+        return None
+    npcs = [npc.id for npc in room.state.npc_members()]
+    concerned = [npc for npc in npcs if npc in command.to]
+    perceiving = [npc for npc in npcs if not command.hearers or npc in command.hearers]
+    return next(iter((*concerned, *perceiving)), None)
+
+
 def _stop_playing(room: Room, state: Conversation, player: Member) -> Change:
     """Cut the finished replies that were still being played to a player who now speaks."""
     change = Change(state)
@@ -590,4 +716,9 @@ def _history_turn(turn: Turn) -> events.HistoryTurn:
         at_ms=turn.at_ms,
         cut=was_cut(turn),
         replaced_by=turn.replaced_by,
+        actions=[
+            events.PastAction(call=a.call, name=a.name, args=a.args, ok=a.ok, reason=a.reason)
+            for a in turn.actions
+        ]
+        or None,
     )

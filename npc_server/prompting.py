@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+from npc_server import acting
 from npc_server.brains import Brain
 from npc_server.conversation.audience import heard_by
 from npc_server.conversation.model import Conversation, Member
@@ -39,8 +40,10 @@ class Prompter:
         Raises:
             EngineUnavailable: The persona does not fit into the context, or the engine is down.
         """
-        context = brain.engine.capabilities.context
-        allowed = context - sampling_for(brain, persona).max_tokens
+        able = brain.engine.capabilities
+        longest, spelled = sampling_for(brain, persona).max_tokens, not able.schema
+        asking = await self._count(brain, acting.texts_to_reserve(persona, spelled=spelled))
+        allowed = able.context - acting.reserve(persona, asking, longest, spelled=spelled)
         given = PromptInput(
             persona=persona,
             speaker=npc,
@@ -58,7 +61,7 @@ class Prompter:
                 return prompt
             budget = shrink(prompt.tokens, total, allowed)
         raise EngineUnavailable(
-            f"The persona '{persona.id}' does not fit into the model's context of {context} "
+            f"The persona '{persona.id}' does not fit into the model's context of {able.context} "
             "tokens. Shorten it, or raise NPC_CONTEXT."
         )
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from npc_server.clock import Clock
+from npc_server.acting import Call, Propose
+from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
+from npc_server.conversation import rules
 from npc_server.conversation.audience import player_refs
 from npc_server.conversation.model import Conversation, Member
-from npc_server.conversation.rules import Outcome
+from npc_server.conversation.rules import Addressed, Change, Outcome
 from npc_server.errors import Busy, NpcError, StoreUnavailable
 from npc_server.observability import Metrics, bind, get_logger
+from npc_server.persona import Action
+from npc_server.prompt import ActionOutcome
+from npc_server.protocol import events
 from npc_server.protocol.events import error_event
 from npc_server.quota import Quotas
 from npc_server.rooms import Caller, Live, Room, Rooms
+from npc_server.scheduler import Priority
 from npc_server.speaking import Speaker
 from npc_server.speech import Speech
 from npc_server.store import Fenced, Partial, Store
@@ -36,9 +42,11 @@ class Replies:
         rooms: The conversations in use.
         speaker: Makes replies.
         quotas: What players may use up.
-        settings: Whether text may be logged, and by when a reply has begun.
+        settings: Whether text may be logged, by when a reply has begun, and how long the game may
+            take to confirm an action.
         metrics: Where it counts.
         clock: Time.
+        ids: New ids.
     """
 
     def __init__(
@@ -50,6 +58,7 @@ class Replies:
         settings: Settings,
         metrics: Metrics,
         clock: Clock,
+        ids: Ids,
     ) -> None:
         self.speaker = speaker
         self._store = store
@@ -57,8 +66,10 @@ class Replies:
         self._quotas = quotas
         self._log_text = settings.log_text
         self._deadline_ms = settings.deadline_ms
+        self._confirm_seconds = settings.timeouts.confirm
         self._metrics = metrics
         self._clock = clock
+        self._ids = ids
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(
@@ -91,7 +102,7 @@ class Replies:
             state.reply,
             self._clock,
             lambda e: room.tell(e, audience),
-            deadline_ms=deadline_ms or room.deadlines.get(player.ref) or self._deadline_ms,
+            deadline_ms=deadline_ms or self._deadline_of(room, player),
         )
         live = Live(speech, caller, command, player.ref)
         live.go.set()
@@ -100,6 +111,11 @@ class Replies:
             room.warming.cancel()
         live.tasks.append(self._spawn(self._speak(room, live, state, canned)))
         live.tasks.append(self._spawn(self._keep_alive(room, live)))
+
+    def _deadline_of(self, room: Room, player: Member) -> int | None:
+        if room.state.reply is not None and room.state.reply.ambient:
+            return None
+        return room.deadlines.get(player.ref, self._deadline_ms)
 
     def warm(self, room: Room, state: Conversation | None = None, owner: str = "") -> None:
         """Read the prompt so far into the model, unless a reply is being made.
@@ -143,10 +159,17 @@ class Replies:
 
     async def _speak(self, room: Room, live: Live, state: Conversation, canned: str | None) -> None:
         bind(conversation=state.id, turn=live.speech.reply.turn)
+        ambient = live.speech.reply.ambient
         with self._quotas.replying(live.caller.namespace, live.asker) as spend:
             try:
                 outcome = await self.speaker.speak(
-                    state, live.speech, live.go, canned, owner=live.asker
+                    state,
+                    live.speech,
+                    live.go,
+                    canned,
+                    propose=self._proposing(room, live),
+                    priority=Priority.AMBIENT if ambient else Priority.PLAYER,
+                    owner=live.asker,
                 )
             except NpcError as error:
                 log.warning("reply_failed", code=error.code, reason=error.message)
@@ -165,6 +188,53 @@ class Replies:
         except Exception:
             log.exception("reply_not_committed")
             self._lose(room, live)
+
+    def _proposing(self, room: Room, live: Live) -> Propose:
+        """Commits an action of this reply, and only then sends it."""
+        timeout_ms = round(self._confirm_seconds * 1_000)
+
+        async def propose(action: Action, args: Mapping[str, Any]) -> Call:
+            call = self._ids.new()
+
+            def decide(state: Conversation) -> Change:
+                return rules.action_proposed(
+                    state,
+                    call=call,
+                    name=action.name,
+                    args=args,
+                    confirm=action.confirm,
+                    now_ms=self._clock.wall_ms(),
+                    timeout_ms=timeout_ms,
+                )
+
+            async with room.lock:
+                self._check_live(room, live)
+                told = await self._rooms.commit(room, decide)
+                to = player_refs(room.state, live.speech.reply.to)
+                match told:
+                    case [Addressed(event=events.ReplyAction() as event, audience=audience)]:
+                        live.pending = room.propose(event, audience, to)
+                    case _:
+                        raise TypeError("a proposal is one reply.action")
+            return Call(live.pending.answer, lambda: self._expire(room, live, call))
+
+        return propose
+
+    async def _expire(self, room: Room, live: Live, call: str) -> ActionOutcome:
+        """Commit that the game said nothing in time, unless it just did."""
+        async with room.lock:
+            self._check_live(room, live)
+            if live.pending is not None and live.pending.answer.done():
+                return live.pending.answer.result()
+            told = await self._rooms.commit(room, lambda s: rules.action_expired(s, call))
+            live.pending = None
+            if not isinstance(told, bytes):
+                room.publish(told)
+        return ActionOutcome(ok=False, reason=rules.TIMEOUT)
+
+    def _check_live(self, room: Room, live: Live) -> None:
+        if room.live is not live:
+            raise asyncio.CancelledError
 
     def _failed(self, live: Live, error: NpcError) -> Outcome:
         self._metrics.errors.labels(error.code).inc()

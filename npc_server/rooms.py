@@ -18,6 +18,7 @@ from npc_server.conversation.model import Conversation, Member, ReplyFinish
 from npc_server.conversation.rules import Addressed, Change, Outcome
 from npc_server.errors import Busy, Forbidden, NotFound, StoreUnavailable
 from npc_server.observability import Metrics
+from npc_server.prompt import ActionOutcome
 from npc_server.protocol import commands, events
 from npc_server.speech import Speech
 from npc_server.store import Answer, Durable, Owned, Repeated, RevisionConflict, Store
@@ -66,6 +67,23 @@ class Caller:
 
 
 @dataclass(slots=True, eq=False)
+class Pending:
+    """An action that was sent to the game, which has not told of it yet.
+
+    Attributes:
+        event: What was sent.
+        to: The namespaced ids of the players whom the NPC addresses.
+        executor: The session that is to do it; ``None`` while nobody listens who could.
+        answer: Gets what the game tells.
+    """
+
+    event: events.ReplyAction
+    to: tuple[str, ...]
+    executor: str | None
+    answer: asyncio.Future[ActionOutcome]
+
+
+@dataclass(slots=True, eq=False)
 class Live:
     """A reply that is being spoken.
 
@@ -77,6 +95,7 @@ class Live:
         go: Cleared while a command may be about to cut it, so that nothing more is said.
         outcome: How it went, once it is complete.
         tasks: What works on it.
+        pending: The action that the game is to carry out, if it has not told of it yet.
     """
 
     speech: Speech
@@ -86,6 +105,7 @@ class Live:
     go: asyncio.Event = field(default_factory=asyncio.Event)
     outcome: Outcome | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    pending: Pending | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -122,9 +142,51 @@ class Room:
 
     def tell(self, event: events.Event, audience: tuple[str, ...]) -> None:
         """Send one event to those of an audience who listen, and to hosts."""
-        for listener in tuple(self.listeners.values()):
-            if listener.host or listener.ref() in audience:
-                listener.send(event)
+        for listener in self._among(audience):
+            listener.send(event)
+
+    def propose(
+        self, event: events.ReplyAction, audience: tuple[str, ...], to: tuple[str, ...]
+    ) -> Pending:
+        """Send an action to all who may know of it, to one of them as the one to do it.
+
+        Args:
+            event: The action.
+            audience: The namespaced ids of the players who perceive it.
+            to: Those of the players whom the NPC addresses.
+        """
+        executor = self._executor(to)
+        for listener in self._among(audience):
+            mine = listener.session == executor
+            listener.send(event.model_copy(update={"execute": mine}))
+        return Pending(event, to, executor, asyncio.get_running_loop().create_future())
+
+    def answer(self, call: str, outcome: ActionOutcome) -> None:
+        """Let the reply that waits for an action go on, if this is the one."""
+        pending = self.live.pending if self.live else None
+        if pending is not None and pending.event.call == call and not pending.answer.done():
+            pending.answer.set_result(outcome)
+
+    def hand_over(self) -> None:
+        """Give an action whose session has gone to another one; under no ``seq``, for all know it.
+
+        The call's id keeps a game from doing it twice.
+        """
+        pending = self.live.pending if self.live else None
+        if pending is None or pending.answer.done() or pending.executor in self.listeners:
+            return
+        pending.executor = self._executor(pending.to)
+        if pending.executor is not None:
+            changes = {"execute": True, "seq": None}
+            self.listeners[pending.executor].send(pending.event.model_copy(update=changes))
+
+    def _among(self, audience: tuple[str, ...]) -> list[Caller]:
+        return [c for c in self.listeners.values() if c.host or c.ref() in audience]
+
+    def _executor(self, to: tuple[str, ...]) -> str | None:
+        """The session that does things: a host's, else the first of an addressed player."""
+        able = sorted(self._among(to), key=lambda caller: not caller.host)
+        return able[0].session if able else None
 
     @contextmanager
     def holding(self) -> Iterator[Live | None]:
@@ -254,6 +316,25 @@ class Rooms:
         if room is None or member is None:
             raise no_such_conversation()
         return room, member
+
+    async def enter_for(
+        self, caller: Caller, command: commands.InConversation
+    ) -> tuple[Room, Member]:
+        """``enter``, where a host need not say for whom: then it acts for the first of its players.
+
+        Raises:
+            NotFound: There is no such conversation of the caller.
+            Forbidden: The caller is no host and acts for another.
+        """
+        if not caller.host or command.player is not None:
+            return await self.enter(caller, command)
+        room = await self.find(caller.world, command.conversation)
+        own = f"{caller.namespace}:"
+        members = room.state.members if room else ()
+        player = next((m for m in members if m.kind == "player" and m.ref.startswith(own)), None)
+        if room is None or player is None:
+            raise no_such_conversation()
+        return room, player
 
     async def commit(
         self,

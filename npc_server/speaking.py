@@ -14,6 +14,8 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from npc_server import acting
+from npc_server.acting import Propose
 from npc_server.brains import Brain, Brains
 from npc_server.clock import Clock
 from npc_server.config import Settings
@@ -25,11 +27,19 @@ from npc_server.library import Library
 from npc_server.observability import Metrics, get_logger
 from npc_server.persona import Persona
 from npc_server.persona.standins import filler, whole_line
-from npc_server.prompt import Prompt, stops
+from npc_server.prompt import (
+    ActionOutcome,
+    Decision,
+    Message,
+    Prompt,
+    instructed,
+    speaking_messages,
+    stops,
+)
 from npc_server.prompting import Prompter, affinity_of, owner_of, sampling_for
 from npc_server.protocol import events
 from npc_server.protocol.emotion import Emotion
-from npc_server.reply import Part, ReplyParser, Sentence
+from npc_server.reply import Opening, Part, ReplyParser, Sentence
 from npc_server.reply.repetition import other_settings
 from npc_server.scheduler import Priority, Recalled
 from npc_server.speech import Speech
@@ -52,9 +62,9 @@ SMOOTHING = 0.3
 """Weight of the newest measurement in the moving average of the time to a first piece."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Utterance:
-    """What stays the same while a reply is made.
+    """A reply in the making, and all that concerns it.
 
     Attributes:
         state: The conversation, with the reply in flight.
@@ -64,6 +74,9 @@ class Utterance:
         go: Nothing is said while it is cleared.
         priority: The class of its requests to engines.
         owner: On whose account engines share their time fairly.
+        propose: Commits an action and sends it to the game.
+        decision: What the NPC decided before it spoke, once it has.
+        outcome: What became of the action that it decided on.
     """
 
     state: Conversation
@@ -73,6 +86,9 @@ class Utterance:
     go: asyncio.Event
     priority: Priority
     owner: str
+    propose: Propose
+    decision: Decision | None = None
+    outcome: ActionOutcome | None = None
 
     @property
     def emotion(self) -> Emotion:
@@ -108,17 +124,17 @@ class Speaker:
         self._prompter = Prompter(library)
         self._first_piece: dict[str, float] = {}
 
-    def queue_position(self, state: Conversation, owner: str) -> int:
-        """How many replies would be made before one that a player asks for now."""
-        return self._brain(state).scheduler.position(Priority.PLAYER, owner)
+    def queue_position(self, state: Conversation, owner: str, priority: Priority) -> int:
+        """How many replies would be made before one that is asked for now."""
+        return self._brain(state).scheduler.position(priority, owner)
 
-    def admit(self, state: Conversation) -> None:
+    def admit(self, state: Conversation, priority: Priority) -> None:
         """Check that one more reply could be made.
 
         Raises:
             Busy: The queue is full.
         """
-        self._brain(state).scheduler.admit(Priority.PLAYER)
+        self._brain(state).scheduler.admit(priority)
 
     def greeting(self, state: Conversation) -> str | None:
         """A line with which the NPC begins, the same for the same conversation."""
@@ -132,6 +148,7 @@ class Speaker:
         go: asyncio.Event,
         canned: str | None = None,
         *,
+        propose: Propose,
         priority: Priority = Priority.PLAYER,
         owner: str = "",
     ) -> Outcome:
@@ -142,6 +159,7 @@ class Speaker:
             speech: Takes what is found.
             go: Nothing is said while it is cleared.
             canned: An authored line to say instead of asking an engine.
+            propose: Commits an action and sends it to the game.
             priority: The class of the request.
             owner: On whose account engines share their time fairly.
 
@@ -151,7 +169,7 @@ class Speaker:
         """
         npc = _npc(state, speech.reply.speaker)
         persona = self._library.get(npc.ref)
-        utterance = Utterance(state, npc, persona, speech, go, priority, owner)
+        utterance = Utterance(state, npc, persona, speech, go, priority, owner, propose)
         if canned is not None:
             speech.seated()
             await self._recite(utterance, canned)
@@ -211,28 +229,88 @@ class Speaker:
 
     async def _from(self, brain: Brain, utterance: Utterance) -> ReplyFinish:
         """The reply from one engine; one that begins like an earlier one is drawn anew."""
-        state, speech = utterance.state, utterance.speech
-        prompt = await self._prompter.prompt(brain, state, utterance.npc, utterance.persona)
+        state, speech, persona = utterance.state, utterance.speech, utterance.persona
+        prompt = await self._prompter.prompt(brain, state, utterance.npc, persona)
         self._prompter.keep(state, speech.reply.turn, prompt)
-        sampling = sampling_for(brain, utterance.persona)
-        finish: ReplyFinish = "stop"
-        for attempt in range(RESAMPLES + 1):
-            parser = self._parser(utterance, prompt)
-            request = GenerateRequest(
-                messages=prompt.messages,
-                sampling=other_settings(sampling, attempt) if attempt else sampling,
-                affinity=affinity_of(state, utterance.npc),
-                stop=stops(state.members),
-                seed=_number(speech.reply.turn) + attempt,
-                adapter=self._adapter(utterance.persona),
-            )
-            finish = await self._scheduled(brain, utterance, request, parser)
+        parser = await self._act(brain, utterance, prompt)
+        request = GenerateRequest(
+            messages=await self._told(brain, utterance, prompt),
+            sampling=sampling_for(brain, persona),
+            affinity=affinity_of(state, utterance.npc),
+            stop=stops(state.members),
+            seed=_number(speech.reply.turn),
+            adapter=self._adapter(persona),
+        )
+        finish = await self._scheduled(brain, utterance, request, parser)
+        for attempt in range(1, RESAMPLES + 1):
             if parser.finished != "repetition":
                 break
             self._metrics.repetitions.labels("cut" if speech.answered else "resampled").inc()
             if speech.answered:
                 break
+            parser = self._parser(utterance, prompt)
+            other = other_settings(request.sampling, attempt)
+            again = replace(request, sampling=other, seed=request.seed + attempt)
+            finish = await self._scheduled(brain, utterance, again, parser)
         return finish
+
+    async def _act(self, brain: Brain, utterance: Utterance, prompt: Prompt) -> ReplyParser:
+        """Have the NPC decide and act, if it can; the parser for what it says then."""
+        persona = utterance.persona
+        if not persona.actions or utterance.decision is not None:
+            return self._parser(utterance, prompt)
+        asked = await self._decide(brain, utterance, prompt)
+        utterance.decision = decision = asked.decision
+        parser = self._parser(utterance, prompt, acting.opening(decision))
+        await utterance.go.wait()
+        utterance.speech.take(parser.feed(""))
+        self._account(utterance.speech, asked.usage)
+        if decision.action is not None:
+            utterance.outcome = await acting.carry_out(
+                decision,
+                utterance.propose,
+                actions=persona.actions,
+                seconds=self._timeouts.confirm,
+            )
+        return parser
+
+    async def _decide(self, brain: Brain, utterance: Utterance, prompt: Prompt) -> acting.Asked:
+        """Ask for a decision; recalled for a player's sake, it is asked for anew."""
+        again = False
+        while True:
+            try:
+                async with brain.scheduler.seat(
+                    utterance.priority, utterance.owner, again=again
+                ) as grant:
+                    utterance.speech.seated()
+                    return await grant.run(
+                        acting.decide(
+                            brain.engine,
+                            _instructed(utterance, prompt),
+                            utterance.persona,
+                            affinity=affinity_of(utterance.state, utterance.npc),
+                            seed=_number(utterance.speech.reply.turn),
+                            seconds=self._timeouts.decision,
+                            adapter=self._adapter(utterance.persona),
+                        )
+                    )
+            except Recalled:
+                again = True
+
+    async def _told(
+        self, brain: Brain, utterance: Utterance, prompt: Prompt
+    ) -> tuple[Message, ...]:
+        """The prompt with what the game wants and what the NPC did, where there is room for it."""
+        messages = _instructed(utterance, prompt)
+        decision, outcome = utterance.decision, utterance.outcome
+        if decision is not None and outcome is not None:
+            messages = speaking_messages(messages, utterance.persona, decision, outcome)
+        if messages == prompt.messages:
+            return messages
+        longest = sampling_for(brain, utterance.persona).max_tokens
+        room = brain.engine.capabilities.context - longest
+        fits = await brain.engine.count_prompt(messages) <= room
+        return messages if fits else prompt.messages
 
     async def _scheduled(
         self, brain: Brain, utterance: Utterance, request: GenerateRequest, parser: ReplyParser
@@ -348,7 +426,9 @@ class Speaker:
             await asyncio.sleep(0)
         utterance.speech.take(parser.end())
 
-    def _parser(self, utterance: Utterance, prompt: Prompt | None = None) -> ReplyParser:
+    def _parser(
+        self, utterance: Utterance, prompt: Prompt | None = None, decided: Opening | None = None
+    ) -> ReplyParser:
         """A parser; with a prompt, what the model says is held against it and the last replies."""
         state, npc, persona = utterance.state, utterance.npc, utterance.persona
         return ReplyParser(
@@ -360,6 +440,7 @@ class Speaker:
             prompt_text=prompt.guard if prompt else "",
             languages=persona.languages,
             earlier=_earlier(state, npc) if prompt else (),
+            decided=decided,
         )
 
     def _adapter(self, persona: Persona) -> Adapter | None:
@@ -371,8 +452,11 @@ class Speaker:
         self._first_piece[brain.name] = known + SMOOTHING * (seconds - known)
 
     def _account(self, speech: Speech, usage: Usage) -> None:
+        before = speech.usage or events.TokenUsage(prompt=0, cached=0, completion=0)
         speech.usage = events.TokenUsage(
-            prompt=usage.prompt, cached=usage.cached, completion=usage.completion
+            prompt=before.prompt + usage.prompt,
+            cached=before.cached + usage.cached,
+            completion=before.completion + usage.completion,
         )
         for kind in ("prompt", "cached", "completion"):
             self._metrics.tokens.labels(kind).inc(getattr(usage, kind))
@@ -389,6 +473,13 @@ def _npc(state: Conversation, member: str) -> Member:
     if npc is None:
         raise RuntimeError(f"the speaker {member} has left the cast")
     return npc
+
+
+def _instructed(utterance: Utterance, prompt: Prompt) -> tuple[Message, ...]:
+    wanted = utterance.speech.reply.instructions
+    if wanted is None:
+        return prompt.messages
+    return instructed(prompt.messages, utterance.persona, wanted)
 
 
 def _earlier(state: Conversation, npc: Member) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from npc_server.conversation.model import Conversation, Turn
 def heard_by(turns: Iterable[Turn], member: str, *, replaced: bool = False) -> tuple[Turn, ...]:
     """The turns as one member heard them: cut to what reached it, without those that did not.
 
+    What an NPC did is seen by all who heard it, although no word of it may have reached them.
+
     Args:
         turns: What was said and what happened, oldest first.
         member: Who heard it.
@@ -19,7 +21,7 @@ def heard_by(turns: Iterable[Turn], member: str, *, replaced: bool = False) -> t
     """
     standing = (turn for turn in turns if replaced or turn.replaced_by is None)
     heard = (_as_heard(turn, member) for turn in standing if member in turn.hearers)
-    return tuple(turn for turn in heard if turn.text)
+    return tuple(turn for turn in heard if turn.text or turn.actions)
 
 
 def was_cut(turn: Turn) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from npc_server.protocol.emotion import Emotion
 
@@ -42,6 +42,29 @@ class Gesture:
 
 
 @dataclass(frozen=True, slots=True)
+class Act:
+    """Something that an NPC does in the game.
+
+    Attributes:
+        call: By which the game tells what became of it; unique.
+        name: One of the persona's actions.
+        args: Its arguments.
+        confirm: Whether the NPC waits for the game before it speaks.
+        until_ms: By when the game may tell, in Unix milliseconds.
+        ok: Whether the game did it; ``None`` while it has not said, or never said otherwise.
+        reason: Why it did not.
+    """
+
+    call: str
+    name: str
+    args: dict[str, Any]
+    confirm: bool
+    until_ms: int
+    ok: bool | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """Something that was said, or that happened, once it is settled.
 
@@ -60,6 +83,7 @@ class Turn:
         degraded: Which stand-in was spoken instead of a reply, if one was.
         gestures: What the NPC did meanwhile. They are not in ``text``.
         replaced_by: The reply that was said in its place; it is heard no more.
+        actions: For a reply, what the NPC did with it; every hearer perceived that.
     """
 
     id: str
@@ -76,6 +100,7 @@ class Turn:
     degraded: Degraded | None = None
     gestures: tuple[Gesture, ...] = ()
     replaced_by: str | None = None
+    actions: tuple[Act, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +115,9 @@ class Reply:
         hearers: Member ids of all who hear it, the speaker among them.
         answers: The turn that it answers; ``None`` for a greeting.
         replaces: The reply that it is said in place of, if any.
+        ambient: Whether nobody waits for it: it answers no player.
+        instructions: What the game wants it to be about.
+        actions: What the NPC did by now.
     """
 
     turn: str
@@ -99,6 +127,9 @@ class Reply:
     hearers: tuple[str, ...]
     answers: str | None = None
     replaces: str | None = None
+    ambient: bool = False
+    instructions: str | None = None
+    actions: tuple[Act, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

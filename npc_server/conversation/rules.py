@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from npc_server.conversation.audience import player_refs
 from npc_server.conversation.model import (
+    Act,
     Conversation,
     Degraded,
     Gesture,
@@ -20,13 +22,17 @@ from npc_server.conversation.model import (
     ReplyFinish,
     Turn,
 )
-from npc_server.errors import BadMessage, Conflict, NotFound
+from npc_server.errors import BadMessage, Conflict, Forbidden, NotFound
 from npc_server.protocol import events
 from npc_server.protocol.emotion import Emotion
 from npc_server.protocol.text import cut
 
 TURNS_IN_MEMORY = 400
 """How many of the newest turns a state carries; prompts are made of these."""
+
+
+TIMEOUT = "timeout"
+"""The reason of a refusal where the game said nothing in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +166,10 @@ def said(
         Conflict: The conversation is closed.
         NotFound: An addressee is not in the cast.
     """
-    if state.closed:
-        raise Conflict("The conversation is closed. Send conversation.open with its id to go on.")
+    _refuse_closed(state)
     if not text.strip():
         raise BadMessage("The text is empty. Say something.", details={"field": "text"})
-    for member in to:
-        if state.member(member) is None:
-            cast = ", ".join(m.id for m in state.members)
-            raise NotFound(f"'{member}' is not in this conversation. Its members are: {cast}.")
+    _refuse_strangers(state, to)
     addressees = tuple(dict.fromkeys(to)) or tuple(npc.id for npc in state.npc_members())
     everyone = tuple(m.id for m in state.members)
     hearers = tuple(dict.fromkeys((player.id, *addressees))) if whisper else everyone
@@ -181,17 +183,53 @@ def said(
         text=text,
         at_ms=now_ms,
     )
-    event = events.Turn(
-        conversation=state.id,
-        re=command,
-        turn=turn,
-        kind="say",
-        speaker=player.id,
-        to=list(addressees),
-        hearers=list(hearers),
+    return _turned(state, new, command)
+
+
+def happened(
+    state: Conversation,
+    text: str,
+    *,
+    to: Sequence[str],
+    hearers: Sequence[str],
+    turn: str,
+    now_ms: int,
+    command: str | None = None,
+) -> Change:
+    """Something happens in the world.
+
+    Args:
+        state: A reply may be in flight; it goes on.
+        text: What happens, clean.
+        to: Member ids of those whom it concerns; empty means the NPCs that perceive it.
+        hearers: Member ids of those who perceive it, besides ``to``; empty means everyone.
+        turn: The id of the new turn.
+        now_ms: Unix milliseconds.
+        command: The command's id, for the event's ``re``.
+
+    Raises:
+        BadMessage: The text is blank.
+        Conflict: The conversation is closed.
+        NotFound: A member is not in the cast.
+    """
+    _refuse_closed(state)
+    if not text.strip():
+        raise BadMessage("The text is empty. Tell what happens.", details={"field": "text"})
+    _refuse_strangers(state, (*to, *hearers))
+    perceive = tuple(dict.fromkeys((*hearers, *to))) if hearers else ()
+    perceive = perceive or tuple(m.id for m in state.members)
+    npcs = tuple(npc.id for npc in state.npc_members() if npc.id in perceive)
+    new = Turn(
+        id=turn,
+        index=next_index(state),
+        kind="event",
+        speaker="",
+        to=tuple(dict.fromkeys(to)) or npcs,
+        hearers=perceive,
         text=text,
+        at_ms=now_ms,
     )
-    return Change(_with_turn(state, new), (Addressed(event, player_refs(state, hearers)),))
+    return _turned(state, new, command)
 
 
 def typing(state: Conversation, player: Member, text: str) -> Conversation:
@@ -202,13 +240,19 @@ def typing(state: Conversation, player: Member, text: str) -> Conversation:
 
 
 def reply_started(
-    state: Conversation, *, turn: str, speaker: str, answers: Turn | None, queue_position: int
+    state: Conversation,
+    *,
+    turn: str,
+    speaker: str,
+    answers: Turn | None,
+    queue_position: int,
+    ambient: bool = False,
+    instructions: str | None = None,
 ) -> Change:
     """An NPC is going to speak: to whoever spoke to it, heard by whoever heard that."""
-    everyone = tuple(m.id for m in state.members)
-    players = tuple(m.id for m in state.members if m.kind == "player")
-    to = (answers.speaker,) if answers else players
-    hearers = answers.hearers if answers else everyone
+    hearers = answers.hearers if answers else tuple(m.id for m in state.members)
+    players = tuple(m.id for m in state.members if m.kind == "player" and m.id in hearers)
+    to = (answers.speaker,) if answers and answers.speaker else players
     reply = Reply(
         turn=turn,
         attempt=1,
@@ -216,6 +260,8 @@ def reply_started(
         to=to,
         hearers=hearers,
         answers=answers.id if answers else None,
+        ambient=ambient,
+        instructions=instructions,
     )
     return _announced(state, reply, queue_position)
 
@@ -248,6 +294,91 @@ def regenerated(
     return _announced(replace(state, turns=turns), reply, queue_position)
 
 
+def action_proposed(
+    state: Conversation,
+    *,
+    call: str,
+    name: str,
+    args: Mapping[str, Any],
+    confirm: bool,
+    now_ms: int,
+    timeout_ms: int,
+) -> Change:
+    """The NPC whose reply is in flight does something in the game.
+
+    Args:
+        state: With the reply in flight.
+        call: By which the game tells what became of it.
+        name: One of the persona's actions.
+        args: They fit its declared schema.
+        confirm: Whether the NPC waits for the game before it speaks.
+        now_ms: Unix milliseconds.
+        timeout_ms: How long the game has to tell, in milliseconds.
+
+    Raises:
+        Conflict: No reply is in flight.
+    """
+    reply = state.reply
+    if reply is None:
+        raise Conflict("No reply is in flight.")
+    act = Act(call, name, dict(args), confirm, now_ms + timeout_ms)
+    event = events.ReplyAction(
+        conversation=state.id,
+        turn=reply.turn,
+        call=call,
+        name=name,
+        args=act.args,
+        confirm=confirm,
+        timeout_ms=timeout_ms,
+        execute=False,
+    )
+    after = replace(state, reply=replace(reply, actions=(*reply.actions, act)))
+    return Change(after, (Addressed(event, player_refs(state, reply.hearers)),))
+
+
+def action_settled(
+    state: Conversation, call: str, *, ok: bool, reason: str | None, now_ms: int, by: str | None
+) -> Change:
+    """The game tells what became of an action.
+
+    Args:
+        state: The action is in the reply in flight, or in one of the newest turns.
+        call: Which.
+        ok: Whether the game did it.
+        reason: Why it did not; data, clean.
+        now_ms: Unix milliseconds.
+        by: The member id of the player who tells; ``None`` for a host.
+
+    Raises:
+        NotFound: There is no such action.
+        Forbidden: The NPC did not address this player.
+        Conflict: It is too late, or the game told before.
+    """
+    within, act = _act(state, call)
+    if by is not None and by not in within.to:
+        raise Forbidden(
+            "Only a host, or the player whom the NPC addresses, may tell of this action."
+        )
+    if act.ok is not None:
+        told = "was done" if act.ok else f"was refused ({act.reason})"
+        raise Conflict(f"It is settled already: the action {told}.")
+    if now_ms > act.until_ms:
+        raise Conflict("It is too late: the time for this action's result is over.")
+    return _settle(state, within, act, ok=ok, reason=reason)
+
+
+def action_expired(state: Conversation, call: str) -> Change:
+    """The game has not told in time: that is a refusal. No change where it did.
+
+    Raises:
+        NotFound: There is no such action.
+    """
+    within, act = _act(state, call)
+    if act.ok is not None:
+        return Change(state)
+    return _settle(state, within, act, ok=False, reason=TIMEOUT)
+
+
 def reply_done(state: Conversation, outcome: Outcome) -> Change:
     """The reply in flight has ended, whole or cut.
 
@@ -257,9 +388,10 @@ def reply_done(state: Conversation, outcome: Outcome) -> Change:
     Raises:
         Conflict: No reply is in flight.
     """
-    reply = state.reply
-    if reply is None:
+    if state.reply is None:
         raise Conflict("No reply is in flight.")
+    change = _given_up(state, state.reply, outcome.finish)
+    reply = change.state.reply or state.reply
     audience = player_refs(state, reply.hearers)
     turn = _cut_turn(
         Turn(
@@ -275,6 +407,7 @@ def reply_done(state: Conversation, outcome: Outcome) -> Change:
             answers=reply.answers,
             degraded=outcome.degraded,
             gestures=outcome.gestures,
+            actions=reply.actions,
         ),
         outcome.heard,
         _listeners(state, reply.hearers),
@@ -288,7 +421,8 @@ def reply_done(state: Conversation, outcome: Outcome) -> Change:
         timings=outcome.timings,
         degraded=outcome.degraded,
     )
-    change = Change(_with_turn(replace(state, reply=None), turn), (Addressed(done, audience),))
+    ended = _with_turn(replace(state, reply=None), turn)
+    change = change.then(Change(ended, (Addressed(done, audience),)))
     for member, count in turn.heard.items():
         change = change.then(Change(change.state, (_heard_event(state, turn.id, member, count),)))
     if outcome.emotion:
@@ -342,6 +476,71 @@ def moods_of(state: Conversation) -> list[events.NpcMood]:
 def next_index(state: Conversation) -> int:
     """The index of the next turn."""
     return state.turns[-1].index + 1 if state.turns else 0
+
+
+def _refuse_closed(state: Conversation) -> None:
+    if state.closed:
+        raise Conflict("The conversation is closed. Send conversation.open with its id to go on.")
+
+
+def _refuse_strangers(state: Conversation, members: Iterable[str]) -> None:
+    for member in members:
+        if state.member(member) is None:
+            cast = ", ".join(m.id for m in state.members)
+            raise NotFound(f"'{member}' is not in this conversation. Its members are: {cast}.")
+
+
+def _turned(state: Conversation, new: Turn, command: str | None) -> Change:
+    event = events.Turn(
+        conversation=state.id,
+        re=command,
+        turn=new.id,
+        kind="event" if new.kind == "event" else "say",
+        speaker=new.speaker,
+        to=list(new.to),
+        hearers=list(new.hearers),
+        text=new.text,
+    )
+    return Change(_with_turn(state, new), (Addressed(event, player_refs(state, new.hearers)),))
+
+
+def _act(state: Conversation, call: str) -> tuple[Reply | Turn, Act]:
+    """The action of a call, and the reply in flight or the turn in which it is."""
+    if state.reply is not None:
+        for act in state.reply.actions:
+            if act.call == call:
+                return state.reply, act
+    for turn in reversed(state.turns):
+        for act in turn.actions:
+            if act.call == call:
+                return turn, act
+    raise NotFound("There is no such action in this conversation.")
+
+
+def _settle(
+    state: Conversation, within: Reply | Turn, act: Act, *, ok: bool, reason: str | None
+) -> Change:
+    settled = replace(act, ok=ok, reason=None if ok else reason)
+    after = replace(within, actions=tuple(settled if a is act else a for a in within.actions))
+    if isinstance(after, Reply):
+        turn, state = after.turn, replace(state, reply=after)
+    else:
+        turn = after.id
+        state = replace(state, turns=tuple(after if t is within else t for t in state.turns))
+    event = events.ActionSettled(
+        conversation=state.id, turn=turn, call=act.call, ok=ok, reason=settled.reason
+    )
+    return Change(state, (Addressed(event, player_refs(state, within.hearers)),))
+
+
+def _given_up(state: Conversation, reply: Reply, finish: ReplyFinish) -> Change:
+    """Refuse what the game was to confirm and the reply, which ends, waited for."""
+    change = Change(state)
+    for act in reply.actions:
+        if act.confirm and act.ok is None:
+            within, now = _act(change.state, act.call)
+            change = change.then(_settle(change.state, within, now, ok=False, reason=finish))
+    return change
 
 
 def _with_turn(state: Conversation, turn: Turn) -> Conversation:

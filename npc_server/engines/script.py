@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import regex
 import yaml
@@ -38,8 +38,16 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Kind = Literal["reply", "json", "choose"]
+"""What is asked of an engine: a reply, a reply that fits a JSON Schema, a choice of labels."""
+
+
 class Rule(_Part):
-    """One rule: when it applies, what is said, how fast, and how it fails."""
+    """One rule: when it applies, what is said, how fast, and how it fails.
+
+    A rule that says something is for requests of that kind alone: ``reply`` for replies, ``json``
+    for those with a JSON Schema, ``choose`` for choices. One that says nothing is for all.
+    """
 
     match: str | None = Field(
         None,
@@ -49,6 +57,12 @@ class Rule(_Part):
     times: int | None = Field(None, ge=1, description="How often the rule applies; then no more.")
     reply: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
         (), description="What is said; of several, each in its turn, then again from the first."
+    )
+    data: dict[str, Any] | None = Field(
+        None, alias="json", description="What is answered to a request with a JSON Schema."
+    )
+    choose: str | dict[str, Annotated[float, Field(ge=0)]] | None = Field(
+        None, description="Which label is chosen; or the weights of labels, of the rest 0."
     )
     first_ms: float = Field(0, ge=0, description="Milliseconds before the first piece.")
     piece_ms: float = Field(0, ge=0, description="Milliseconds between two pieces.")
@@ -81,9 +95,20 @@ class Rule(_Part):
         """How the rule fails; ``fail_after`` alone means ``unavailable``."""
         return self.fail or ("unavailable" if self.fail_after else None)
 
-    def applies(self, text: str) -> bool:
-        """Whether the rule is for this user message."""
-        return self.match is None or bool(regex.search(self.match, text, regex.IGNORECASE))
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """The kinds of requests that it is for."""
+        said: dict[Kind, bool] = {
+            "reply": bool(self.reply),
+            "json": self.data is not None,
+            "choose": self.choose is not None,
+        }
+        return frozenset(kind for kind, there in said.items() if there or not any(said.values()))
+
+    def applies(self, text: str, kind: Kind = "reply") -> bool:
+        """Whether the rule is for this user message, and for a request of this kind."""
+        found = self.match is None or regex.search(self.match, text, regex.IGNORECASE)
+        return bool(found) and kind in self.kinds
 
     def cut(self, text: str) -> list[str]:
         """The text in pieces; together they are the text again."""
@@ -99,6 +124,11 @@ class Script(_Part):
     model: str = Field("scripted", description="The name that the engine gives its model.")
     context: int = Field(4096, ge=64, description="Tokens that prompt and reply share.")
     seats: int = Field(4, ge=1, le=4096, description="Replies that are generated at once.")
+    holds_schema: bool = Field(
+        True, alias="schema", description="Whether it keeps to JSON Schemas; else it ignores them."
+    )
+    scores: bool = Field(True, description="Whether it says that its choices are probabilities.")
+    adapters: bool = Field(True, description="Whether it takes LoRA adapters; it only notes them.")
     rules: tuple[Rule, ...] = Field((), description="Tried in order.")
 
 

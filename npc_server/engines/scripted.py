@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
-from npc_server.engines.base import Capabilities, Finish, GenerateRequest, Piece, Usage
+import orjson
+
+from npc_server.engines.base import (
+    Adapter,
+    Capabilities,
+    Finish,
+    GenerateRequest,
+    Piece,
+    ScoreRequest,
+    Usage,
+)
+from npc_server.engines.instance import minimal
 from npc_server.engines.prefix import common_length
-from npc_server.engines.script import Rule, Script, default_reply, load_script
+from npc_server.engines.script import Kind, Rule, Script, default_reply, load_script
 from npc_server.engines.text_stream import StopFilter
 from npc_server.errors import EngineUnavailable, TooLarge
 from npc_server.prompt.messages import Message
@@ -33,7 +45,8 @@ class ScriptedEngine:
         script: The rules; without any rule that applies the built-in answers are given.
 
     Attributes:
-        requests: The last requests, oldest first, for tests.
+        requests: The last requests for replies, oldest first, for tests.
+        choices: The last requests for choices, oldest first.
     """
 
     def __init__(self, script: Script | None = None) -> None:
@@ -43,12 +56,22 @@ class ScriptedEngine:
         self._seats = asyncio.Semaphore(self._script.seats)
         self._closed = asyncio.Event()
         self.requests: deque[GenerateRequest] = deque(maxlen=REQUESTS_KEPT)
+        self.choices: deque[ScoreRequest] = deque(maxlen=REQUESTS_KEPT)
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the script says of context and seats."""
+        """What the script says of them."""
         script = self._script
-        return Capabilities("scripted", script.model, script.context, script.seats, "cpu")
+        return Capabilities(
+            engine="scripted",
+            model=script.model,
+            context=script.context,
+            seats=script.seats,
+            device="cpu",
+            schema=script.holds_schema,
+            scores=script.scores,
+            adapters=script.adapters,
+        )
 
     async def start(self) -> None:
         """There is nothing to load."""
@@ -78,8 +101,30 @@ class ScriptedEngine:
         """The same rule over all messages, each with its role on a line of its own."""
         return -(-len(_render(messages)) // BYTES_PER_TOKEN)
 
-    async def warm(self, messages: Sequence[Message], affinity: str) -> None:
-        """Count this prompt as cached from now on."""
+    async def score(self, request: ScoreRequest) -> list[float]:
+        """What the script chooses; without a rule every label is as likely as the others.
+
+        Raises:
+            EngineUnavailable: The script says so, or the engine was closed.
+        """
+        self.choices.append(request)
+        async with self._seats:
+            rule, _ = self._rule(request.messages, "choose")
+            await self._pause(rule.first_ms)
+            if rule.failure:
+                await self._fail(rule)
+        chosen = {rule.choose: 1.0} if isinstance(rule.choose, str) else rule.choose or {}
+        weights = [chosen.get(label, 0.0) for label in request.labels]
+        total = sum(weights)
+        if not total:
+            return [-math.log(len(weights))] * len(weights)
+        return [math.log(weight / total) if weight else -math.inf for weight in weights]
+
+    async def warm(
+        self, messages: Sequence[Message], affinity: str, adapter: Adapter | None = None
+    ) -> None:
+        """Count this prompt as cached from now on, with whatever adapter."""
+        del adapter
         self._remember(affinity, _render(messages))
 
     async def forget(self, affinity: str) -> None:
@@ -125,14 +170,25 @@ class ScriptedEngine:
         return prompt, min(common // BYTES_PER_TOKEN, prompt - 1), room * BYTES_PER_TOKEN
 
     def _answer(self, request: GenerateRequest) -> tuple[Rule, str]:
-        text = next((m.text for m in reversed(request.messages) if m.role == "user"), "")
+        if request.schema is not None and self._script.holds_schema:
+            rule, _ = self._rule(request.messages, "json")
+            data = minimal(request.schema) if rule.data is None else rule.data
+            return rule, orjson.dumps(data).decode()
+        rule, used = self._rule(request.messages, "reply")
+        if rule.reply or rule.failure:
+            reply = rule.reply[used % len(rule.reply)] if rule.reply else ""
+        else:
+            reply = default_reply(_asked(request.messages), request.seed)
+        return rule, reply.removeprefix(request.prefix)
+
+    def _rule(self, messages: Sequence[Message], kind: Kind) -> tuple[Rule, int]:
+        """The first rule that applies, and how often it was used before."""
         for index, rule in enumerate(self._script.rules):
             used = self._used[index]
-            if rule.applies(text) and (rule.times is None or used < rule.times):
+            if rule.applies(_asked(messages), kind) and (rule.times is None or used < rule.times):
                 self._used[index] += 1
-                reply = rule.reply[used % len(rule.reply)] if rule.reply else ""
-                return rule, reply.removeprefix(request.prefix)
-        return Rule(), default_reply(text, request.seed).removeprefix(request.prefix)
+                return rule, used
+        return Rule(), 0
 
     def _remember(self, affinity: str, rendered: bytes) -> None:
         self._prompts[affinity] = rendered
@@ -152,6 +208,10 @@ class ScriptedEngine:
         if rule.failure == "stall":
             await self._pause(None)
         raise EngineUnavailable("The script says that the engine fails here.")
+
+
+def _asked(messages: Sequence[Message]) -> str:
+    return next((m.text for m in reversed(messages) if m.role == "user"), "")
 
 
 def _render(messages: Sequence[Message]) -> bytes:

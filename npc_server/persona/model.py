@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
+from npc_server.persona.arguments import schema_problem
 from npc_server.protocol.emotion import EMOTIONS, Emotion
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
@@ -63,11 +72,14 @@ class Action(_Part):
         False, description="Whether the game must confirm it before the NPC speaks of it."
     )
 
-    @model_validator(mode="after")
-    def _arguments_are_an_object(self) -> Action:
-        if self.arguments.get("type") != "object":
-            raise ValueError("'arguments' must be a JSON Schema with `type: object`")
-        return self
+    @field_validator("arguments")
+    @classmethod
+    def _is_a_schema(cls, value: dict[str, Any]) -> dict[str, Any]:
+        found = schema_problem(value)
+        if found is not None:
+            path, reason = found
+            raise PydanticCustomError("json_schema", "{reason}", {"reason": reason, "path": path})
+        return value
 
 
 class Sampling(_Part):
@@ -139,7 +151,9 @@ class Persona(_Part):
         EMOTIONS, min_length=1, description="The emotions that its model can show."
     )
     gestures: tuple[Name, ...] = Field((), description="Gestures that its model can make.")
-    actions: tuple[Action, ...] = Field((), description="What it can make happen in the game.")
+    actions: tuple[Action, ...] = Field(
+        (), max_length=16, description="What it can make happen in the game."
+    )
     sampling: Sampling = Field(Sampling(), description="How words are drawn from the model.")
     engine: Slug | None = Field(
         None, description="The named engine that it speaks with; by default the server's own."

@@ -101,7 +101,8 @@ def _plain(root: Node, file: str) -> Any:
 
 
 def _explain(problem: dict[str, Any], root: MappingNode, file: str) -> PersonaError:
-    location: Location = problem["loc"]
+    inside = problem.get("ctx", {}).get("path", ())
+    location: Location = (*problem["loc"], *inside)
     line = _line(root, location)
     field = ".".join(str(part) for part in location) or None
     kind, got = problem["type"], problem["input"]
@@ -112,6 +113,8 @@ def _explain(problem: dict[str, Any], root: MappingNode, file: str) -> PersonaEr
     if kind == "missing":
         return PersonaError("is missing", file=file, line=line, field=field)
     expected = str(problem["msg"]).removeprefix("Value error, ")
+    for part in inside:
+        got = got[part]
     shown = repr(got)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     return PersonaError(f"{expected} (got {shown})", file=file, line=line, field=field)

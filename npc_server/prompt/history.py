@@ -14,14 +14,15 @@ import regex
 
 from npc_server.conversation.audience import was_cut
 from npc_server.conversation.model import Member, Turn
+from npc_server.prompt.decision import deed_note
 from npc_server.prompt.messages import Message
 from npc_server.prompt.model import Line, PromptInput
 from npc_server.prompt.phrases import phrases_for
+from npc_server.prompt.plain import plain
 
 CUT = "—"
 """Stands where somebody was cut off."""
 
-_BRACKETS = str.maketrans("[]【】", "()()")
 _ROLES = (
     *("user", "assistant", "system", "human", "player", "ai"),
     *("instruction", "response", "input", "사용자", "시스템", "플레이어"),
@@ -29,23 +30,27 @@ _ROLES = (
 
 
 def history_lines(given: PromptInput) -> tuple[Line, ...]:
-    """The turns that the speaker heard, one line each."""
+    """The turns that the speaker heard, a line each; what an NPC did stands before its words."""
     names = {member.id: plain(member.name) for member in given.cast}
     labels = _label_pattern(names.values())
     others = {member.id for member in given.cast} | {
         turn.speaker for turn in given.turns if turn.kind != "event"
     }
     named = len(others - {given.speaker.id}) > 1
-    someone = phrases_for(given.persona.languages[0]).someone
-    return tuple(
-        Line(
-            f"history.{turn.index}",
-            _as_perceived(turn, given.speaker, labels, names.get(turn.speaker, someone), named),
-            own=turn.speaker == given.speaker.id,
-            index=turn.index,
-        )
-        for turn in given.turns
-    )
+    say = phrases_for(given.persona.languages[0])
+    lines: list[Line] = []
+    for turn in given.turns:
+        own = turn.speaker == given.speaker.id
+        name = names.get(turn.speaker, say.someone)
+        source = f"history.{turn.index}"
+        for act in turn.actions:
+            who = None if own else name
+            note = deed_note(act.name, act.args, say, ok=act.ok, reason=act.reason, name=who)
+            lines.append(Line(f"{source}.action", note, own=False, index=turn.index))
+        if turn.text:
+            text = _as_perceived(turn, given.speaker, labels, name, named)
+            lines.append(Line(source, text, own=own, index=turn.index))
+    return tuple(lines)
 
 
 def example_lines(given: PromptInput) -> tuple[Line, ...]:
@@ -71,11 +76,6 @@ def messages_of(lines: Iterable[Line]) -> list[Message]:
 def stops(members: Sequence[Member]) -> tuple[str, ...]:
     """Where generation should end: before anybody's line."""
     return tuple(dict.fromkeys(f"\n{member.name}:" for member in members))
-
-
-def plain(text: str) -> str:
-    """Text that is data, on one line and without square brackets."""
-    return " ".join(text.translate(_BRACKETS).split())
 
 
 def _as_perceived(

@@ -95,7 +95,7 @@ def lay_out(
     lines = (*examples, *history[:-1], newest)
     dropped = Dropped(
         examples=(len(material.examples) - len(examples)) // 2,
-        turns=start,
+        turns=len({line.index for line in material.history[:start]}),
         sections=tuple(s.source for s in (*material.fixed, *material.tail) if s not in fits),
         cut_chars=cut_chars,
     )
@@ -180,9 +180,10 @@ def _first_turn(material: _Material, room: int, ruler: _Ruler) -> int:
     """The position of the oldest turn that stays."""
     history = material.history
     last = len(history) - 1
-    blocks = [at for at, line in enumerate(history) if at and line.index % BLOCK == 0]
+    turns = [at for at in range(1, last + 1) if history[at].index != history[at - 1].index]
+    blocks = [at for at in turns if history[at].index % BLOCK == 0]
     newest_block = blocks[-1] if blocks else 0
-    starts: list[int] = [0, *blocks, *range(newest_block + 1, last)]
+    starts: list[int] = [0, *blocks, *(at for at in turns if newest_block < at < last)]
     for start in starts:
         lines = _opened(material, history[start:], dropped=start > 0)
         if ruler.dialogue(lines) <= room:

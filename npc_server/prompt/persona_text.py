@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 import regex
 
 from npc_server.persona.model import Persona
-from npc_server.prompt.history import plain
 from npc_server.prompt.model import PromptInput, Section
 from npc_server.prompt.phrases import Phrases, phrases_for
+from npc_server.prompt.plain import plain
 
 RECENT = 4
 """Keys of knowledge are looked for in so many of the newest turns."""

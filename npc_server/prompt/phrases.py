@@ -34,6 +34,17 @@ class Phrases:
     earlier: str
     your_turn: str
     someone: str
+    decide: str
+    decide_answer: str
+    decide_schema: str
+    decide_again: str
+    act_done: str
+    act_done_other: str
+    act_refused: str
+    act_refused_other: str
+    act_result: str
+    act_speak: str
+    instructed: str
     tongues: Mapping[str, str]
 
 
@@ -65,6 +76,20 @@ ENGLISH = Phrases(
     earlier="[You have been talking for a while.]",
     your_turn="[It is your turn to speak.]",
     someone="Someone",
+    decide="[Before you speak, decide what you feel and whether you do one of these things:",
+    decide_answer=(
+        "Act only if what was just said calls for it; otherwise the action is none."
+        " Answer with one JSON object and nothing else.]"
+    ),
+    decide_schema="It must fit this JSON Schema: {schema}",
+    decide_again="[Your last answer could not be used, since {problem}. Answer again.]",
+    act_done="You did this: {deed}.",
+    act_done_other="{name} did this: {deed}.",
+    act_refused="You tried this: {deed}. It was refused: {reason}.",
+    act_refused_other="{name} tried this: {deed}. It was refused: {reason}.",
+    act_result="What came of it: {result}.",
+    act_speak="[Now speak, and let your words agree with it.]",
+    instructed="What matters now: {text}",
     tongues={
         "en": "English",
         "ko": "Korean",
@@ -111,6 +136,20 @@ KOREAN = Phrases(
     earlier="[한동안 이야기를 나누고 있습니다.]",
     your_turn="[당신이 말할 차례입니다.]",
     someone="누군가",
+    decide="[말하기 전에 지금 기분과, 다음 행동 가운데 하나를 할지를 정하세요:",
+    decide_answer=(
+        "방금 들은 말에 꼭 필요할 때만 행동하고, 아니면 action은 none입니다."
+        " JSON 객체 하나로만 답하세요.]"
+    ),
+    decide_schema="다음 JSON Schema를 지켜야 합니다: {schema}",
+    decide_again="[앞의 답은 쓸 수 없습니다: {problem}. 다시 답하세요.]",
+    act_done="당신이 한 행동: {deed}.",
+    act_done_other="{name}의 행동: {deed}.",
+    act_refused="당신이 하려던 행동: {deed}. 거절됨: {reason}.",
+    act_refused_other="{name}의 하려던 행동: {deed}. 거절됨: {reason}.",
+    act_result="그 결과: {result}.",
+    act_speak="[이제 그에 맞게 말하세요.]",
+    instructed="지금 중요한 것: {text}",
     tongues={
         "en": "영어",
         "ko": "한국어",

@@ -135,6 +135,39 @@ class Say(InConversation):
     deadline_ms: Annotated[int, Field(ge=100, le=600_000)] | None = None
 
 
+class Event(InConversation):
+    """Something happens in the world (host only)."""
+
+    type: Literal["event"]
+    text: Text = Field(description="What happens, such as `The lights go out.`")
+    to: Annotated[list[Id], Field(max_length=16)] = Field(
+        [], description="Whom it concerns; by default the NPCs."
+    )
+    hearers: Annotated[list[Id], Field(max_length=16)] = Field(
+        [], description="Who perceives it besides `to`; by default everyone."
+    )
+    respond: Literal["auto", "must", "never"] = Field(
+        "auto",
+        description="Whether an NPC reacts: `auto` unless one is speaking, `must` even then, "
+        "cutting it.",
+    )
+    instructions: Annotated[Text, Field(max_length=500)] | None = Field(
+        None, description="What the reaction is to be about."
+    )
+
+
+class ActionResult(InConversation):
+    """What became of an action, from a host or from the player whom the NPC addresses."""
+
+    type: Literal["action.result"]
+    call: Id = Field(description="That of `reply.action`.")
+    ok: bool = Field(description="Whether the game did it.")
+    reason: Annotated[Text, Field(max_length=200)] | None = Field(
+        None, description="Why it did not, in words that the NPC can take up."
+    )
+    result: Any = Field(None, description="What came of it, for the NPC to speak of; short.")
+
+
 class Input(_InConversation):
     """The player is typing or speaking; never acknowledged."""
 
@@ -201,6 +234,8 @@ AnyCommand = Annotated[
     | ConversationOpen
     | ConversationClose
     | Say
+    | Event
+    | ActionResult
     | Input
     | Playback
     | Interrupt

@@ -214,6 +214,29 @@ class ReplyEmotion(ConversationEvent):
     gesture: str | None = None
 
 
+class ReplyAction(DurableEvent):
+    """The NPC does something in the game; `action.result` tells what became of it."""
+
+    type: Literal["reply.action"] = "reply.action"
+    turn: str
+    call: str = Field(description="Keys the effect: do it once, however often it comes.")
+    name: str
+    args: dict[str, Any] = Field(description="Always valid against the declared schema.")
+    confirm: bool = Field(description="Whether the NPC waits for the result before it speaks.")
+    timeout_ms: int = Field(description="How long; then it counts as refused.")
+    execute: bool = Field(description="Whether this session is to do it; true on one only.")
+
+
+class ActionSettled(DurableEvent):
+    """What became of an action."""
+
+    type: Literal["action.settled"] = "action.settled"
+    turn: str
+    call: str
+    ok: bool
+    reason: str | None = Field(None, description="Why it was refused; `timeout` for no result.")
+
+
 class ReplySnapshot(ConversationEvent):
     """What there is of a reply in flight, for a client that comes in while it is spoken."""
 
@@ -285,6 +308,16 @@ class NpcStateEvent(DurableEvent):
     affinity: float
 
 
+class PastAction(_Part):
+    """Something that an NPC did."""
+
+    call: str
+    name: str
+    args: dict[str, Any]
+    ok: bool | None = Field(None, description="Missing where the game never said otherwise.")
+    reason: str | None = None
+
+
 class HistoryTurn(_Part):
     """One turn as this player heard it."""
 
@@ -298,6 +331,7 @@ class HistoryTurn(_Part):
     replaced_by: str | None = Field(
         None, description="In `player.exported` only: the reply that stands in its place."
     )
+    actions: list[PastAction] | None = Field(None, description="What the NPC did with it.")
 
 
 class History(ConversationEvent):
@@ -339,6 +373,8 @@ AnyEvent = Annotated[
     | ReplyDelta
     | ReplySentence
     | ReplyEmotion
+    | ReplyAction
+    | ActionSettled
     | ReplySnapshot
     | ReplyDone
     | ReplyHeard

@@ -16,7 +16,7 @@ from npc_server.protocol.emotion import EMOTIONS, Emotion
 from npc_server.reply.gate import Gate
 from npc_server.reply.guard import Guard
 from npc_server.reply.markup import Markup
-from npc_server.reply.parts import Atom, Finished, Mark, Part
+from npc_server.reply.parts import Atom, Finished, Mark, Opening, Part
 from npc_server.reply.voice import Voice
 
 _INVISIBLE = regex.compile(r"[\p{Cc}\p{Cs}\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
@@ -33,6 +33,8 @@ class ReplyParser:
         emotion: What it feels as it begins.
         prompt_text: The instructions that must not come out.
         languages: BCP 47 tags of the languages that the NPC speaks.
+        decided: With what it chose to begin. Its parts come with the first call of ``feed``, be
+            it with an empty text; without, the first words tell what it feels.
 
     Attributes:
         text: What was spoken so far: all ``Speech`` joined.
@@ -49,6 +51,7 @@ class ReplyParser:
         emotion: Emotion = "neutral",
         prompt_text: str = "",
         languages: Sequence[str] = ("en", "ko"),
+        decided: Opening | None = None,
     ) -> None:
         own, rest = tuple(names), tuple(others)
         self._raw = Gate(own, rest)
@@ -56,7 +59,11 @@ class ReplyParser:
         self._clean = Gate(own, rest)
         self._guard = Guard(prompt_text)
         self._voice = Voice(
-            gestures, expressions, emotion, korean=any(tag.startswith("ko") for tag in languages)
+            gestures,
+            expressions,
+            emotion,
+            korean=any(tag.startswith("ko") for tag in languages),
+            decided=decided,
         )
         self._ended = False
 

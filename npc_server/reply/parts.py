@@ -62,6 +62,21 @@ class Gesture:
     at_char: int
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """With what an NPC chose to begin a reply.
+
+    Attributes:
+        emotion: What it feels.
+        intensity: From 0 to 1.
+        gesture: One of the persona's, if any.
+    """
+
+    emotion: Emotion
+    intensity: float
+    gesture: str | None = None
+
+
 Part = Speech | Sentence | Feeling | Gesture
 
 

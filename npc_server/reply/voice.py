@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from npc_server.protocol.emotion import Emotion
 from npc_server.reply.emotions import rate, shown
 from npc_server.reply.gestures import find_gesture
-from npc_server.reply.parts import Atom, Feeling, Gesture, Mark, Part, Sentence, Speech
+from npc_server.reply.parts import (
+    Atom,
+    Feeling,
+    Gesture,
+    Mark,
+    Opening,
+    Part,
+    Sentence,
+    Speech,
+)
 from npc_server.reply.sentences import Splitter
 
 LINGERING = 0.4
@@ -31,6 +40,7 @@ class Voice:
         expressions: The emotions that it can show.
         emotion: What it feels as it begins.
         korean: Whether Korean sentences may end without a mark.
+        decided: The feeling with its intensity, and the gesture, that it chose to begin with.
     """
 
     def __init__(
@@ -40,6 +50,7 @@ class Voice:
         emotion: Emotion,
         *,
         korean: bool,
+        decided: Opening | None = None,
     ) -> None:
         self._gestures = gestures
         self._expressions = expressions
@@ -54,6 +65,10 @@ class Voice:
         self._calm = 0
         self._chunk: list[str] = []
         self._parts: list[Part] = []
+        if decided is not None:
+            self._feel(shown(decided.emotion, decided.intensity, expressions), 0)
+            if decided.gesture is not None:
+                self._add(Gesture(decided.gesture, 0))
 
     @property
     def text(self) -> str:

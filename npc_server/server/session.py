@@ -241,6 +241,10 @@ class Session:
                 await dialogue.close(caller, command)
             case commands.Say():
                 await dialogue.say(caller, command)
+            case commands.Event():
+                await dialogue.event(caller, command)
+            case commands.ActionResult():
+                await dialogue.action_result(caller, command)
             case commands.Input():
                 await dialogue.input(caller, command)
             case commands.Playback():

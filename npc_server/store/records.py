@@ -12,15 +12,23 @@ from typing import Any, Literal
 
 import orjson
 
-from npc_server.conversation.model import Conversation, Gesture, Member, NpcState, Reply, Turn
+from npc_server.conversation.model import (
+    Act,
+    Conversation,
+    Gesture,
+    Member,
+    NpcState,
+    Reply,
+    Turn,
+)
 from npc_server.errors import SetupError
 
 Kind = Literal["conversation", "turn", "partial", "consent"]
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 VERSION = 2
-"""Version 2 added what has a default: ``degraded``, ``gestures`` and ``replaced_by`` of a turn,
-``replaces`` of a reply; and the consent of players."""
+"""Version 2 added what has a default: ``degraded``, ``gestures``, ``replaced_by`` and ``actions``
+of a turn; ``replaces``, ``ambient``, ``instructions`` and ``actions`` of a reply; consent."""
 
 
 def _as_it_is(record: dict[str, Any]) -> dict[str, Any]:
@@ -91,10 +99,7 @@ def decode_turn(raw: bytes) -> Turn:
     Raises:
         NewerRecord: A newer server wrote it.
     """
-    record = read("turn", raw)
-    gestures = tuple(Gesture(**gesture) for gesture in record.pop("gestures", ()))
-    tuples = {"to": tuple(record["to"]), "hearers": tuple(record["hearers"]), "gestures": gestures}
-    return Turn(**{**record, **tuples})
+    return Turn(**_with_tuples(read("turn", raw)))
 
 
 def encode_conversation(state: Conversation) -> bytes:
@@ -115,14 +120,12 @@ def decode_conversation(
     """
     record = read("conversation", raw)
     reply = record["reply"]
-    if reply is not None:
-        reply = Reply(**{**reply, "to": tuple(reply["to"]), "hearers": tuple(reply["hearers"])})
     return Conversation(
         **{
             **record,
             "members": tuple(Member(**member) for member in record["members"]),
             "npcs": {member: NpcState(**npc) for member, npc in record["npcs"].items()},
-            "reply": reply,
+            "reply": None if reply is None else Reply(**_with_tuples(reply)),
             "revision": revision,
             "seq": seq,
             "turns": turns,
@@ -156,3 +159,12 @@ def decode_consent(raw: bytes) -> Consent:
         NewerRecord: A newer server wrote it.
     """
     return Consent(**read("consent", raw))
+
+
+def _with_tuples(record: dict[str, Any]) -> dict[str, Any]:
+    """A turn or a reply, whose lists are tuples of what they hold."""
+    made = {name: tuple(record[name]) for name in ("to", "hearers")}
+    for name, kind in (("actions", Act), ("gestures", Gesture)):
+        if name in record:
+            made[name] = tuple(kind(**item) for item in record[name])
+    return {**record, **made}

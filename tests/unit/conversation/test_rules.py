@@ -10,7 +10,7 @@ from npc_server.conversation import rules
 from npc_server.conversation.audience import heard_by, player_refs, was_cut
 from npc_server.conversation.model import Conversation, Member
 from npc_server.conversation.rules import Change, Outcome
-from npc_server.errors import BadMessage, Conflict, NotFound
+from npc_server.errors import BadMessage, Conflict, Forbidden, NotFound
 from npc_server.protocol import events
 
 MINSU = Member("minsu", "player", "Minsu", "key:minsu")
@@ -229,3 +229,119 @@ def test_what_is_typed_is_only_supposed() -> None:
     assert rules.typing(state, MINSU, "  ") is state
     closed = replace(state, closed=True)
     assert rules.typing(closed, MINSU, "Good") is closed
+
+
+def proposed(state: Conversation, call: str = "c", *, confirm: bool = True) -> Change:
+    return rules.action_proposed(
+        state, call=call, name="give", args={"n": 1}, confirm=confirm, now_ms=10, timeout_ms=50
+    )
+
+
+def settled(state: Conversation, **options: object) -> Change:
+    choices = {"ok": True, "reason": None, "now_ms": 20, "by": "minsu"}
+    return rules.action_settled(state, "c", **{**choices, **options})  # type: ignore[arg-type]
+
+
+def test_an_action_is_kept_with_its_reply() -> None:
+    """Proposing adds to the reply in flight and tells all who hear it, to be done by none yet."""
+    change = proposed(answering(spoken(fresh()).state).state)
+    assert change.state.reply is not None
+    (act,) = change.state.reply.actions
+    assert (act.call, act.ok, act.until_ms) == ("c", None, 60)
+    (item,) = change.events
+    assert isinstance(item.event, events.ReplyAction)
+    assert (item.event.turn, item.event.execute) == ("r", False)
+    assert item.audience == ("key:minsu",)
+    with pytest.raises(Conflict, match="in flight"):
+        proposed(fresh())
+
+
+def test_a_result_settles_an_action_once() -> None:
+    """What the game told stands; it ends in the turn, and a second result is a conflict."""
+    state = proposed(answering(spoken(fresh()).state).state).state
+    change = settled(state, ok=False, reason="no room")
+    (item,) = change.events
+    assert isinstance(item.event, events.ActionSettled)
+    assert (item.event.ok, item.event.reason) == (False, "no room")
+    with pytest.raises(Conflict, match=r"refused \(no room\)"):
+        settled(change.state)
+    ended = rules.reply_done(change.state, done()).state
+    assert ended.turns[-1].actions[0].reason == "no room"
+    with pytest.raises(Conflict, match="settled already"):
+        settled(ended)
+    assert settled(state, reason="ignored").state.reply.actions[0].reason is None  # type: ignore[union-attr]
+
+
+def test_who_may_tell_and_until_when() -> None:
+    """The addressed player and hosts, in time, of actions that there are."""
+    state = proposed(answering(spoken(fresh()).state).state).state
+    settled(state, by=None)
+    with pytest.raises(Forbidden, match="addresses"):
+        settled(state, by="yuna")
+    with pytest.raises(Conflict, match="too late"):
+        settled(state, now_ms=61)
+    with pytest.raises(NotFound, match="no such action"):
+        rules.action_settled(state, "d", ok=True, reason=None, now_ms=20, by=None)
+
+
+def test_silence_refuses() -> None:
+    """An action that expires is refused for the time-out, unless the game told before."""
+    state = proposed(answering(spoken(fresh()).state).state).state
+    expired = rules.action_expired(state, "c")
+    assert expired.state.reply is not None
+    assert expired.state.reply.actions[0].reason == "timeout"
+    told = settled(state).state
+    assert rules.action_expired(told, "c") == Change(told)
+
+
+def test_a_reply_that_ends_settles_what_it_waited_for() -> None:
+    """Cut while it waits, the action is refused; one that needs no confirming stays open."""
+    state = answering(spoken(fresh()).state).state
+    waiting = rules.reply_done(proposed(state).state, done("", finish="interrupted"))
+    assert kinds(waiting)[:2] == ["action.settled", "reply.done"]
+    turn = waiting.state.turns[-1]
+    assert (turn.actions[0].ok, turn.actions[0].reason) == (False, "interrupted")
+    assert heard_by(waiting.state.turns, "minsu")[-1] == turn
+    free = rules.reply_done(proposed(state, confirm=False).state, done()).state
+    assert free.turns[-1].actions[0].ok is None
+    late = settled(free, ok=False, reason="none left").state
+    assert late.turns[-1].actions[0].reason == "none left"
+    assert late.turns[:-1] == free.turns[:-1]
+
+
+def happening(state: Conversation, **options: object) -> Change:
+    choices = {"to": (), "hearers": (), "turn": "e", "now_ms": 7}
+    return rules.happened(state, "Rain.", **{**choices, **options})  # type: ignore[arg-type]
+
+
+def test_what_happens_becomes_a_turn_of_nobody() -> None:
+    """An event concerns the NPCs and is perceived by all, unless the game says whom and by whom."""
+    turn = happening(fresh(), command="c1").state.turns[-1]
+    assert (turn.kind, turn.speaker, turn.to) == ("event", "", ("bram",))
+    assert turn.hearers == ("minsu", "bram")
+    secret = happening(fresh(), to=("bram",), hearers=("bram",))
+    assert secret.state.turns[-1].hearers == ("bram",)
+    assert secret.events[0].audience == ()
+    with pytest.raises(NotFound):
+        happening(fresh(), hearers=("yuna",))
+    with pytest.raises(BadMessage, match="empty"):
+        rules.happened(fresh(), " ", to=(), hearers=(), turn="e", now_ms=7)
+    with pytest.raises(Conflict):
+        happening(replace(fresh(), closed=True))
+
+
+def test_a_reaction_is_to_the_players() -> None:
+    """A reply to an event addresses the players that perceive it, and carries what it is about."""
+    state = happening(fresh()).state
+    change = rules.reply_started(
+        state,
+        turn="r",
+        speaker="bram",
+        answers=state.turns[-1],
+        queue_position=0,
+        ambient=True,
+        instructions="Run.",
+    )
+    reply = change.state.reply
+    assert reply is not None
+    assert (reply.to, reply.ambient, reply.instructions) == (("minsu",), True, "Run.")

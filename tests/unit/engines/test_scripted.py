@@ -1,13 +1,14 @@
 """The scripted engine does what its script says."""
 
 import asyncio
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from npc_server.engines.base import GenerateRequest, Piece
+from npc_server.engines.base import Adapter, GenerateRequest, Piece, ScoreRequest
 from npc_server.engines.scripted import Script, ScriptedEngine, load_script
 from npc_server.errors import ConfigError, EngineUnavailable, TooLarge
 from npc_server.persona import Sampling
@@ -124,6 +125,71 @@ async def test_failures_come_where_the_script_says() -> None:
         assert [(await anext(stream)).text, (await anext(stream)).text] == ["One", " two"]
         with pytest.raises(EngineUnavailable):
             await anext(stream)
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"]}
+
+
+async def test_a_schema_is_kept_to() -> None:
+    """A rule's `json` answers requests with a schema; without one the simplest fitting value."""
+    scripted = engine({"match": "why", "json": {"a": "y"}}, {"reply": "Aye."})
+    assert scripted.capabilities.schema
+    assert await said(scripted, request("Why?", schema=SCHEMA)) == '{"a":"y"}'
+    assert await said(scripted, request("How?", schema=SCHEMA)) == '{"a":"x"}'
+    assert await said(scripted, request("Why?")) == "Aye."
+    assert scripted.requests[0].schema == SCHEMA
+
+
+async def test_a_script_can_have_no_schema() -> None:
+    """Told so, it answers as if none were asked for."""
+    scripted = engine({"reply": "Aye."}, schema=False, scores=False, adapters=False)
+    can = scripted.capabilities
+    assert (can.schema, can.scores, can.adapters) == (False, False, False)
+    assert await said(scripted, request(schema=SCHEMA)) == "Aye."
+
+
+async def test_choices_follow_the_script() -> None:
+    """A label, or weights of labels, are chosen; without a rule all are equal."""
+    scripted = engine(
+        {"match": "one", "choose": "B"}, {"match": "some", "choose": {"A": 3, "B": 1, "Z": 9}}
+    )
+
+    async def chances(text: str) -> list[float]:
+        asked = ScoreRequest(request(text).messages, ("A", "B", "C"), "w/c/n")
+        return [round(math.exp(log), 3) for log in await scripted.score(asked)]
+
+    assert await chances("one") == [0, 1, 0]
+    assert await chances("some") == [0.75, 0.25, 0]
+    assert await chances("other") == [0.333, 0.333, 0.333]
+    assert len(scripted.choices) == 3
+    assert scripted.capabilities.scores
+
+
+async def test_failures_without_words_are_for_all() -> None:
+    """A rule that only fails does so for replies, schemas and choices alike."""
+    scripted = engine({"fail": "unavailable"})
+    with pytest.raises(EngineUnavailable):
+        await pieces(scripted, request())
+    with pytest.raises(EngineUnavailable):
+        await pieces(scripted, request(schema=SCHEMA))
+    with pytest.raises(EngineUnavailable):
+        await scripted.score(ScoreRequest(request().messages, ("A",), "w/c/n"))
+
+
+async def test_adapters_are_noted() -> None:
+    """The adapter of a request can be looked at, and makes no difference."""
+    scripted = engine({"reply": "Aye."})
+    adapter = Adapter(Path("bram.gguf"), 0.5)
+    await scripted.warm(request().messages, "w/c/n", adapter)
+    assert await said(scripted, request(adapter=adapter)) == "Aye."
+    assert scripted.requests[0].adapter == adapter
+
+
+async def test_a_slow_rule_without_words_says_the_usual() -> None:
+    """A rule that only sets the pace leaves the words to the built-in answers."""
+    assert await said(engine({"piece": "char"}), request("Hot forge")) == await said(
+        ScriptedEngine(), request("Hot forge")
+    )
 
 
 async def test_closing_ends_a_stalled_reply() -> None:

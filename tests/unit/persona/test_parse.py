@@ -94,6 +94,39 @@ def test_what_the_model_forbids(field: str, value: str) -> None:
         parse(f"{GOOD}\n{field}: {value}", "ana.yaml")
 
 
+@pytest.mark.parametrize(
+    ("property_", "field", "says"),
+    [
+        ("{type: strin}", "type", "no JSON Schema"),
+        ("{pattern: '('}", "pattern", "regex"),
+        ("{$ref: 'https://example.org/a'}", "$ref", "write the whole schema here"),
+        ("{default: {$ref: 'https://example.org/a'}}", "default.$ref", "point elsewhere"),
+        ("{const: 2024-01-01}", "const", "put it in quotes"),
+        ("{const: .nan}", "const", "put it in quotes"),
+        ("{enum: [" + "1, " * 400 + "1]}", "enum.395", "too large"),
+    ],
+)
+def test_arguments_are_a_schema(property_: str, field: str, says: str) -> None:
+    """What is wrong inside the schema of an action is found to its line and place."""
+    text = (
+        f"{GOOD}\nactions:\n  - name: a\n    description: b\n    arguments:\n"
+        f"      type: object\n      properties:\n        x: {property_}\n"
+    )
+    problems = find_problems(text, "ana.yaml")
+    assert isinstance(problems, list)
+    (problem,) = problems
+    assert problem.field == f"actions.0.arguments.properties.x.{field}"
+    assert says in problem.reason
+    assert problem.line == len(text.splitlines())
+
+
+def test_deep_arguments_are_refused() -> None:
+    """A schema nested deeper than grammars should be asked for is an error."""
+    deep = "{type: object, properties: {a: " * 7 + "{}" + "}}" * 7
+    with pytest.raises(PersonaError, match="12 deep"):
+        parse(f"{GOOD}\nactions: [{{name: a, description: b, arguments: {deep}}}]", "ana.yaml")
+
+
 @given(
     st.recursive(
         st.text(max_size=12) | st.integers() | st.none() | st.sampled_from(["name", "id", "&a"]),

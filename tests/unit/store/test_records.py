@@ -8,11 +8,28 @@ from pathlib import Path
 import orjson
 import pytest
 
-from npc_server.conversation.model import Conversation, Gesture, Member, NpcState, Reply, Turn
+from npc_server.conversation.model import (
+    Act,
+    Conversation,
+    Gesture,
+    Member,
+    NpcState,
+    Reply,
+    Turn,
+)
 from npc_server.store import records
 from npc_server.store.keys import ConversationKeys, player_consent, player_index, states_of
 
 GOLDEN = Path(__file__).parent / "golden"
+ACT = Act(
+    call="01890000-0000-7000-8000-00000000000a",
+    name="give_item",
+    args={"item": "knife", "count": 1},
+    confirm=True,
+    until_ms=1_700_000_005_000,
+    ok=False,
+    reason="no room",
+)
 TURN = Turn(
     id="01890000-0000-7000-8000-000000000001",
     index=3,
@@ -28,6 +45,19 @@ TURN = Turn(
     degraded="short",
     gestures=(Gesture(4, "nod"),),
     replaced_by="01890000-0000-7000-8000-000000000002",
+    actions=(ACT,),
+)
+REPLY = Reply(
+    turn="r",
+    attempt=1,
+    speaker="bram",
+    to=("minsu",),
+    hearers=("minsu", "bram"),
+    answers="t",
+    ambient=True,
+    instructions="Be scared.",
+    replaces="q",
+    actions=(replace(ACT, ok=None, reason=None),),
 )
 STATE = Conversation(
     id="smithy",
@@ -37,7 +67,7 @@ STATE = Conversation(
         Member("bram", "npc", "Bram", "bram"),
     ),
     created_ms=1_700_000_000_000,
-    reply=Reply("r", 1, "bram", ("minsu",), ("minsu", "bram"), "t", replaces="q"),
+    reply=REPLY,
     npcs={"bram": NpcState("happy", 0.25)},
     locale="ko",
 )
@@ -45,7 +75,7 @@ PARTIAL = records.Partial("r", 1, "Well, ")
 CONSENT = records.Consent(1_700_000_000_000)
 LACKING = {
     "v1": (
-        replace(TURN, degraded=None, gestures=(), replaced_by=None),
+        replace(TURN, degraded=None, gestures=(), replaced_by=None, actions=()),
         replace(STATE, reply=Reply("r", 1, "bram", ("minsu",), ("minsu", "bram"), "t")),
     )
 }
@@ -102,6 +132,7 @@ def test_older_records_are_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each upcaster makes the next version, until today's is reached."""
     monkeypatch.setitem(records.UPCASTERS["turn"], -1, lambda r: {**r, "a": 1})
     monkeypatch.setitem(records.UPCASTERS["turn"], 0, lambda r: {**r, "b": r["a"] + 1})
+    monkeypatch.setattr(records, "VERSION", 1)
     assert records.read("turn", b'{"v":-1}') == {"a": 1, "b": 2}
 
 
