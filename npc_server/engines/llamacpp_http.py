@@ -91,7 +91,9 @@ class EventReader:
                 self._left = int(line.partition(b";")[0], 16)
             except ValueError as error:
                 raise HttpFailed("llama.cpp sent a chunk without a length") from error
-            self.ended = self._left <= 0
+            if self._left < 0:
+                raise HttpFailed("llama.cpp sent a chunk of negative length")
+            self.ended = not self._left
         return True
 
 
