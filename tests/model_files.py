@@ -48,8 +48,10 @@ def gguf(
     *,
     version: int = 3,
     kind: int = 0,
+    step: int = 1,
+    size: float = 0.001,
 ) -> bytes:
-    """A GGUF file of 32-bit tensors that count up from zero."""
+    """A GGUF file of 32-bit tensors of numbers that go up and down; see ``numbers``."""
     wide = "Q" if version > 1 else "I"
     head = struct.pack(f"<4sI{wide}{wide}", b"GGUF", version, len(tensors), len(metadata))
     for key, item in metadata.items():
@@ -58,7 +60,7 @@ def gguf(
     for name, shape in tensors.items():
         head += text(name, version) + struct.pack(f"<I{len(shape)}{wide}", len(shape), *shape)
         head += struct.pack("<IQ", kind, len(data))
-        data += numbers(prod(shape))
+        data += numbers(prod(shape), step, size)
         data += bytes(-len(data) % 32)
     return head + bytes(-len(head) % 32) + data
 
@@ -179,6 +181,21 @@ def ggjt() -> bytes:
     return head
 
 
-def numbers(count: int) -> bytes:
-    """So many small numbers, 32 bits each."""
-    return struct.pack(f"<{count}f", *(0.001 * (at % 7 - 3) for at in range(count)))
+def numbers(count: int, step: int = 1, size: float = 0.001) -> bytes:
+    """So many small numbers, 32 bits each: from -3 to 3 times ``size``."""
+    return struct.pack(f"<{count}f", *(size * (at * step % 7 - 3) for at in range(count)))
+
+
+def lora(*, step: int, rank: int = 4, alpha: float = 8.0, architecture: str = "llama") -> bytes:
+    """A LoRA adapter for that model; another ``step`` is another adapter."""
+    metadata = {
+        "general.architecture": architecture,
+        "general.type": "adapter",
+        "adapter.type": "lora",
+        "adapter.lora.alpha": alpha,
+    }
+    tensors: dict[str, tuple[int, ...]] = {}
+    for name, width in (("attn_q", WIDTH), ("attn_output", WIDTH), ("ffn_down", HIDDEN)):
+        tensors[f"blk.0.{name}.weight.lora_a"] = (width, rank)
+        tensors[f"blk.0.{name}.weight.lora_b"] = (rank, WIDTH)
+    return gguf(metadata, tensors, step=step, size=0.2)

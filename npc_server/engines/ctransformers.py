@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from npc_server.engines.base import Capabilities, GenerateRequest, Piece, Usage
+from npc_server.engines.kept_worker import KeptWorker, load_worker
 from npc_server.engines.worker_process import Json, WorkerDied, WorkerProcess
-from npc_server.errors import ConfigError, EngineUnavailable, ModelFileError, NpcError, TooLarge
+from npc_server.errors import EngineUnavailable, TooLarge
 from npc_server.observability import get_logger
 from npc_server.prompt.messages import Message
 
 WORKER = "npc_server.engines.ctransformers_worker"
 ATTEMPTS = 2
-PATIENCE_SECONDS = 5.0
 
 log = get_logger(__name__)
 
@@ -66,18 +65,17 @@ class CtransformersEngine:
 
     def __init__(self, settings: CtransformersSettings) -> None:
         self._settings = settings
-        self._worker: WorkerProcess | None = None
-        self._next: asyncio.Future[WorkerProcess] | None = None
-        self._keeper: asyncio.Task[None] | None = None
-        self._start_at = 0.0
-        self._failures = 0
-        self._closed = False
+        self._kept = KeptWorker(
+            self._launch,
+            backoff_first=settings.backoff_first,
+            backoff_most=settings.backoff_most,
+        )
         self._facts: Json = {}
 
     @property
     def pid(self) -> int | None:
         """The number of the worker's process; ``None`` while there is none."""
-        return self._worker.pid if self._worker else None
+        return self._kept.pid
 
     @property
     def capabilities(self) -> Capabilities:
@@ -100,21 +98,11 @@ class CtransformersEngine:
             ConfigError: There is no such template.
             EngineUnavailable: It was not loaded in time, or the engine is closed.
         """
-        if self._closed:
-            raise EngineUnavailable("The engine is closed.")
-        self._worker = await self._launch()
-        self._keeper = asyncio.create_task(self._keep())
+        await self._kept.start()
 
     async def close(self) -> None:
         """End the worker and with it every reply."""
-        self._closed = True
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-        self._answer_waiting(EngineUnavailable("The engine is closed."))
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            await worker.stop()
+        await self._kept.close()
 
     @asynccontextmanager
     async def generate(self, request: GenerateRequest) -> AsyncIterator[AsyncIterator[Piece]]:
@@ -138,22 +126,23 @@ class CtransformersEngine:
     async def warm(self, messages: Sequence[Message], affinity: str) -> None:
         """Read a prompt ahead of time; given up as soon as a reply needs the seat."""
         command = {"op": "warm", "messages": _pairs(messages), "affinity": _clean(affinity)}
-        if self._worker is None:
+        worker = self._kept.worker
+        if worker is None:
             return
         with suppress(WorkerDied):
-            async with aclosing(self._worker.ask(command)) as events:
+            async with aclosing(worker.ask(command)) as events:
                 async for _ in events:
                     pass
 
     async def forget(self, affinity: str) -> None:
         """Drop what seats hold for every affinity that begins so."""
-        if self._worker is not None:
-            self._worker.tell({"op": "forget", "affinity": _clean(affinity)})
+        if self._kept.worker is not None:
+            self._kept.worker.tell({"op": "forget", "affinity": _clean(affinity)})
 
     async def _pieces(self, request: GenerateRequest) -> AsyncGenerator[Piece]:
         said, before = "", 0
         for attempt in range(1, ATTEMPTS + 1):
-            worker = await self._current()
+            worker = await self._kept.current()
             command = _command(request, request.prefix + said, before)
             made = before
             try:
@@ -167,14 +156,14 @@ class CtransformersEngine:
                 reason = str(error)
                 log.warning("reply_cut", attempt=attempt, reason=reason)
             else:
-                self._failures = 0
+                self._kept.failures = 0
                 return
             before = min(made, request.sampling.max_tokens - 1)
         raise EngineUnavailable(f"The model's worker crashed twice in one reply: {reason}.")
 
     async def _count(self, command: Json) -> list[int]:
         for _ in range(ATTEMPTS):
-            worker = await self._current()
+            worker = await self._kept.current()
             with suppress(WorkerDied):
                 async with aclosing(worker.ask(command)) as events:
                     async for event in events:
@@ -182,88 +171,17 @@ class CtransformersEngine:
                         return list(event["counts"])
         raise EngineUnavailable("The model's worker crashed while it counted tokens.")
 
-    async def _current(self) -> WorkerProcess:
-        """The worker; waits for one that is being started."""
-        if self._worker is not None and not self._worker.ended.is_set():
-            return self._worker
-        if self._closed or self._keeper is None:
-            raise EngineUnavailable("The engine is closed or was never started.")
-        wait = self._start_at - asyncio.get_running_loop().time()
-        if wait > PATIENCE_SECONDS:
-            raise EngineUnavailable(
-                "The model's worker crashed several times; it is started again later.",
-                retry_after_ms=int(wait * 1000),
-            )
-        if self._next is None:
-            self._next = asyncio.get_running_loop().create_future()
-        return await asyncio.shield(self._next)
-
-    async def _keep(self) -> None:
-        """Start the worker again whenever it has ended."""
-        while True:
-            worker = self._worker
-            if worker is not None:
-                await worker.ended.wait()
-                log.error("worker_ended", pid=worker.pid, failures=self._failures)
-            delay = self._backoff()
-            self._failures += 1
-            # Set before anything is awaited: who asks now is to know how long it takes.
-            self._start_at = asyncio.get_running_loop().time() + delay
-            self._worker = None
-            if worker is not None:
-                await worker.stop(patience=0)
-            await asyncio.sleep(delay)
-            await self._try_again()
-
-    def _backoff(self) -> float:
-        settings = self._settings
-        return min(settings.backoff_most, settings.backoff_first * 2.0 ** min(self._failures, 30))
-
-    async def _try_again(self) -> None:
-        try:
-            worker = await self._launch()
-        except NpcError as error:
-            log.warning("worker_not_started", reason=error.message)
-            self._answer_waiting(error)
-        else:
-            self._worker = worker
-            self._answer_waiting(worker)
-
-    def _answer_waiting(self, outcome: WorkerProcess | NpcError) -> None:
-        waiting, self._next = self._next, None
-        if waiting is None or waiting.done():
-            return
-        if isinstance(outcome, WorkerProcess):
-            waiting.set_result(outcome)
-        else:
-            waiting.set_exception(outcome)
-            # Whoever waited may have gone.
-            waiting.exception()
-
     async def _launch(self) -> WorkerProcess:
         settings = self._settings
         name = settings.model.name
-        try:
-            worker = await WorkerProcess.launch(
-                settings.command or WORKER, _load_command(settings), seconds=settings.start_timeout
-            )
-        except WorkerDied as error:
-            raise ModelFileError(
-                f"The worker ended while it loaded {name}: {error}. The file is damaged, of a kind "
-                "that ctransformers does not know, or too large for the memory."
-            ) from error
-        except TimeoutError:
-            raise EngineUnavailable(
-                f"{name} was not loaded within {settings.start_timeout:.0f} seconds. "
-                "Raise NPC_TIMEOUTS__START, or take a smaller model."
-            ) from None
-        except OSError as error:
-            raise EngineUnavailable(f"Cannot start the worker: {error.strerror}.") from error
+        worker = await load_worker(
+            settings.command or WORKER,
+            _load_command(settings),
+            model=name,
+            library="ctransformers",
+            seconds=settings.start_timeout,
+        )
         facts = worker.facts
-        if facts["event"] == "failed":
-            await worker.stop()
-            kind = ConfigError if facts["kind"] == "ConfigError" else ModelFileError
-            raise kind(facts["message"])
         self._facts = facts
         log.info("model_loaded", pid=worker.pid, model=name, **_told(facts))
         self._warn(facts)

@@ -128,7 +128,7 @@ async def test_a_worker_that_keeps_crashing_is_waited_for_longer(make: Make) -> 
         backoff_most=8.0,
     )
     await engine.start()
-    engine._failures = 1
+    engine._kept.failures = 1
     with pytest.raises(EngineUnavailable) as caught:
         await answer(engine, request())
     assert caught.value.retry_after_ms is not None
