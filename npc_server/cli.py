@@ -334,7 +334,9 @@ async def _demo(settings: Settings, npc: str) -> None:
 
 
 def _fetch_model(settings: Settings) -> None:
-    if settings.engine != "scripted" and not models.find(settings.model, settings.models_dir):
+    if settings.engine == "scripted" or settings.remote:
+        return
+    if not models.find(settings.model, settings.models_dir):
         with _progress(settings.model) as update:
             models.pull(settings.model, settings.models_dir, progress=update)
 

@@ -139,6 +139,13 @@ class EngineSettings(BaseModel):
     openai_api_key: SecretStr | None = Field(None, description="The endpoint's key; never logged.")
     script: Path | None = Field(None, description="What the scripted engine says (YAML).")
 
+    @property
+    def remote(self) -> bool:
+        """Whether an endpoint is asked, so that no model file is needed."""
+        return self.engine == "openai" or (
+            self.engine == "auto" and self.openai_base_url is not None
+        )
+
 
 EngineName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 DEFAULT_ENGINE = "default"
