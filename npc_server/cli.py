@@ -169,7 +169,7 @@ def config_(
     for name, value in settings.model_dump(mode="json").items():
         if isinstance(value, dict):
             for field, inner in value.items():
-                table.add_row(f"{name}.{field}", _shown(inner), sources[name])
+                table.add_row(f"{name}.{field}", _shown(_without_keys(inner)), sources[name])
         else:
             table.add_row(name, _shown(_without_password(name, value)), sources[name])
     out.print(table)
@@ -379,6 +379,12 @@ def _shown(value: Any) -> str:
 
 def _without_password(name: str, value: Any) -> Any:
     return redact(value) if name == "redis_url" and value else value
+
+
+def _without_keys(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: "***" if name.endswith("api_key") else inner for name, inner in value.items()}
 
 
 if __name__ == "__main__":
