@@ -191,7 +191,7 @@ def config_(
     for name, value in settings.model_dump(mode="json").items():
         if isinstance(value, dict):
             for field, inner in value.items():
-                table.add_row(f"{name}.{field}", _shown(inner), sources[name])
+                table.add_row(f"{name}.{field}", _shown(_without_keys(inner)), sources[name])
         else:
             table.add_row(name, _shown(_without_password(name, value)), sources[name])
     out.print(table)
@@ -433,7 +433,9 @@ def _export(settings: Settings, choice: export.Choice, out_file: Path | None) ->
 
 
 def _fetch_model(settings: Settings) -> None:
-    if settings.engine != "scripted" and not models.find(settings.model, settings.models_dir):
+    if settings.engine == "scripted" or settings.remote:
+        return
+    if not models.find(settings.model, settings.models_dir):
         with _progress(settings.model) as update:
             models.pull(settings.model, settings.models_dir, progress=update)
 
@@ -476,6 +478,12 @@ def _shown(value: Any) -> str:
 
 def _without_password(name: str, value: Any) -> Any:
     return redact(value) if name == "redis_url" and value else value
+
+
+def _without_keys(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: "***" if name.endswith("api_key") else inner for name, inner in value.items()}
 
 
 if __name__ == "__main__":

@@ -139,6 +139,13 @@ class EngineSettings(BaseModel):
     openai_api_key: SecretStr | None = Field(None, description="The endpoint's key; never logged.")
     script: Path | None = Field(None, description="What the scripted engine says (YAML).")
 
+    @property
+    def remote(self) -> bool:
+        """Whether an endpoint is asked, so that no model file is needed."""
+        return self.engine == "openai" or (
+            self.engine == "auto" and self.openai_base_url is not None
+        )
+
 
 EngineName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 DEFAULT_ENGINE = "default"
@@ -326,6 +333,10 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 def _explain(error: ValidationError, sources: Mapping[str, Source], file: Path) -> str:
     lines = []
     for problem in error.errors(include_url=False):
+        if not problem["loc"]:
+            # A rule over several settings. What was given is all of them, the secrets too.
+            lines.append(problem["msg"].removeprefix("Value error, ") + ".")
+            continue
         name = str(problem["loc"][0])
         where = {
             "flag": f"--{name.replace('_', '-')}",
@@ -339,5 +350,6 @@ def _explain(error: ValidationError, sources: Mapping[str, Source], file: Path) 
             hint = f" Did you mean '{near[0]}'?" if near else ""
             lines.append(f"'{field}' ({where}) is not a setting.{hint}")
         else:
-            lines.append(f"{where}: {field}: {problem['msg']} (got {problem['input']!r}).")
+            got = "a secret" if field.endswith("api_key") else repr(problem["input"])
+            lines.append(f"{where}: {field}: {problem['msg']} (got {got}).")
     return "\n".join(lines)

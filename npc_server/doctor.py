@@ -14,11 +14,12 @@ from pathlib import Path
 import psutil
 
 from npc_server.config import Settings, unknown_variables
-from npc_server.engines import models
+from npc_server.engines import create_engine, models
 from npc_server.errors import NpcError
 from npc_server.library import Library, builtin_personas
 from npc_server.store import find_redis_server, open_store
 
+ENDPOINT_SECONDS = 10.0
 PACKAGES = ("websockets", "ctransformers", "redis", "pydantic", "orjson")
 
 
@@ -121,12 +122,25 @@ async def _data_folder(settings: Settings) -> str:
 async def _model(settings: Settings) -> str:
     if settings.engine == "scripted":
         return "the scripted engine needs none"
+    if settings.remote:
+        return await _endpoint(settings)
     path = models.find(settings.model, settings.models_dir)
     if path is None:
         raise NpcError(
             f"{settings.model} is not here yet. Run `npc-server models pull {settings.model}`."
         )
     return models.info(path).one_line()
+
+
+async def _endpoint(settings: Settings) -> str:
+    engine = create_engine(settings, models_dir=settings.models_dir, start_timeout=ENDPOINT_SECONDS)
+    try:
+        await engine.start()
+        facts = engine.capabilities
+    finally:
+        await engine.close()
+    offered = [name for name in ("schema", "scores") if getattr(facts, name)]
+    return f"{facts.model} answers, context {facts.context}, offers {', '.join(offered) or 'text'}"
 
 
 async def _redis(settings: Settings) -> str:

@@ -8,9 +8,11 @@ from npc_server.config import EngineSettings
 from npc_server.engines import models
 from npc_server.engines.base import Engine
 from npc_server.engines.ctransformers import CtransformersEngine, CtransformersSettings
+from npc_server.engines.openai import OpenAIEngine, OpenAISettings
 from npc_server.engines.script import Script, load_script
 from npc_server.engines.scripted import ScriptedEngine
 from npc_server.engines.templates import named
+from npc_server.errors import ConfigError
 
 
 def create_engine(settings: EngineSettings, *, models_dir: Path, start_timeout: float) -> Engine:
@@ -27,6 +29,8 @@ def create_engine(settings: EngineSettings, *, models_dir: Path, start_timeout: 
     """
     if settings.engine == "scripted":
         return ScriptedEngine(load_script(settings.script) if settings.script else Script())
+    if settings.remote:
+        return OpenAIEngine(_openai(settings, start_timeout))
     if settings.template is not None:
         named(settings.template)
     return CtransformersEngine(
@@ -41,4 +45,25 @@ def create_engine(settings: EngineSettings, *, models_dir: Path, start_timeout: 
             cache_dir=models_dir,
             start_timeout=start_timeout,
         )
+    )
+
+
+def _openai(settings: EngineSettings, start_timeout: float) -> OpenAISettings:
+    if settings.openai_base_url is None:
+        raise ConfigError(
+            "The engine `openai` needs an address: set NPC_OPENAI_BASE_URL, for example to "
+            "https://api.openai.com/v1 for ChatGPT or http://127.0.0.1:11434/v1 for Ollama."
+        )
+    if settings.model == EngineSettings.model_fields["model"].default:
+        raise ConfigError(
+            "Name the endpoint's model: set NPC_MODEL, for example to gpt-4o-mini for ChatGPT or "
+            "llama3.2 for Ollama. `GET /models` at the endpoint lists those that it has."
+        )
+    return OpenAISettings(
+        base_url=settings.openai_base_url,
+        model=settings.model,
+        key=settings.openai_api_key,
+        context=settings.context,
+        seats=settings.seats,
+        start_timeout=start_timeout,
     )

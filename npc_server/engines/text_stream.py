@@ -1,9 +1,12 @@
-"""PURE. From the bytes of tokens to text that may be shown: whole characters, no stop strings."""
+"""PURE. From tokens to text that may be shown: whole characters, no stop strings, no echoes."""
 
 from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+
+SENTENCE_ENDS = frozenset(".!?…")
+"""Behind these a word of a new sentence stands apart; Chinese and Japanese marks need no space."""
 
 
 class Utf8Stream:
@@ -58,3 +61,47 @@ class StopFilter:
             if any(stop.startswith(tail) for stop in self._stops):
                 return length
         return 0
+
+
+class EchoFilter:
+    """Takes what was already said from the beginning of a text that may say it again.
+
+    Some chat endpoints go on from an assistant message, some repeat it first, some begin a new
+    answer. Where a sentence had ended and a word follows without a space, one is put in; where a
+    space was said, it is not said twice.
+
+    Args:
+        said: What was said; spaces at both ends do not count.
+    """
+
+    def __init__(self, said: str) -> None:
+        self._said = said.strip()
+        self._last = said[-1:]
+        self._held = ""
+        self._done = not self._said
+
+    def feed(self, text: str) -> str:
+        """Take more text; returns what is new in it."""
+        if self._done:
+            return self._join(text)
+        self._held += text
+        bare = self._held.lstrip()
+        if len(bare) < len(self._said) and self._said.startswith(bare):
+            return ""
+        return self._release(bare.removeprefix(self._said) if bare.startswith(self._said) else None)
+
+    def end(self) -> str:
+        """The text has ended; returns what was held back."""
+        return "" if self._done else self._release(None)
+
+    def _release(self, new: str | None) -> str:
+        self._done = True
+        return self._join(self._held if new is None else new)
+
+    def _join(self, text: str) -> str:
+        if self._last.isspace():
+            text = text.lstrip()
+        elif self._last in SENTENCE_ENDS and text[:1].isalnum():
+            text = f" {text}"
+        self._last = "" if text else self._last
+        return text

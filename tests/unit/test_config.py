@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from npc_server.config import load, unknown_variables
+from npc_server.config import EngineSettings, load, unknown_variables
 from npc_server.errors import ConfigError
 
 
@@ -31,6 +31,30 @@ def test_groups_are_merged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setenv("NPC_LIMITS__MEMBERS", "3")
     limits = load({})[0].limits
     assert (limits.text_chars, limits.members, limits.json_depth) == (10, 3, 32)
+
+
+def test_errors_keep_keys_to_themselves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither a rule over several settings nor a key of the wrong kind tells what the keys are."""
+    monkeypatch.setenv("NPC_OPENAI_API_KEY", "sk-outer")
+    file = tmp_path / "npc-server.toml"
+    for content, told in (
+        ('background = "none"', "there is no engine 'none'"),
+        ("[engines.small]\nopenai_api_key = 7734", "openai_api_key"),
+        ('[engines.small]\nenginee = "x"\nopenai_api_key = "sk-inner"', "'enginee'"),
+    ):
+        file.write_text(content)
+        with pytest.raises(ConfigError, match=told) as caught:
+            load({})
+        assert not any(key in str(caught.value) for key in ("sk-outer", "sk-inner", "7734"))
+
+
+def test_an_endpoint_needs_no_file() -> None:
+    """A base URL makes `auto` ask an endpoint, unless another engine is named."""
+    url = "http://127.0.0.1:1/v1"
+    assert EngineSettings(openai_base_url=url).remote
+    assert EngineSettings(engine="openai").remote
+    assert not EngineSettings(engine="ctransformers", openai_base_url=url).remote
+    assert not EngineSettings().remote
 
 
 def test_lists_are_split(monkeypatch: pytest.MonkeyPatch) -> None:

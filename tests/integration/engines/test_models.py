@@ -406,6 +406,13 @@ def test_settings_choose_the_engine(tmp_path: Path) -> None:
     script = tmp_path / "script.yaml"
     script.write_text("model: mine")
     assert create(engine="scripted", script=script).capabilities.model == "mine"
+    url = "http://127.0.0.1:1/v1"
+    remote = create(engine="auto", openai_base_url=url, model="tiny")
+    assert remote.capabilities.engine == "openai"
+    named: dict[str, str] = {"openai_base_url": url}
+    for fields, told in (({}, "NPC_OPENAI_BASE_URL"), (named, "NPC_MODEL")):
+        with pytest.raises(ConfigError, match=told):
+            create(engine="openai", model="smollm2", **fields)
     with pytest.raises(ConfigError, match="template"):
         create(template="none")
     with pytest.raises(ModelFileError):

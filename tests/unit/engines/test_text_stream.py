@@ -1,9 +1,10 @@
 """Tokens' bytes become whole characters, and stop strings never show."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npc_server.engines.text_stream import StopFilter, Utf8Stream
+from npc_server.engines.text_stream import EchoFilter, StopFilter, Utf8Stream
 
 TEXT = st.text(st.sampled_from("ab<|im_end>한국어😀👩‍🚀é \n"), max_size=40)
 
@@ -77,3 +78,27 @@ def test_nothing_comes_after_a_stop() -> None:
     filtered = StopFilter(["\nMinsu:"])
     assert filtered.feed("Yes.\nMinsu: no") == "Yes."
     assert (filtered.feed("more"), filtered.end()) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "new"),
+    [
+        ("", "Hello", "Hello"),
+        ("I am", " here.", " here."),
+        ("I am", "I am here.", " here."),
+        (" I am ", " I am here.", "here."),
+        ("I am", "I", "I"),
+        ("I am", "I amble.", "ble."),
+        ("I am.", "Sit.", " Sit."),
+        ("I am.", "I am.", ""),
+        ("I am. ", " Sit.", "Sit."),
+        ("I am!", '"Sit."', '"Sit."'),
+        ("그래", "그래요.", "요."),
+    ],
+)
+def test_an_echo_is_taken_out(said: str, answer: str, new: str) -> None:
+    """What repeats the beginning is dropped, what goes on stays, in pieces of any size."""
+    for size in (1, 3, 100):
+        echo = EchoFilter(said)
+        parts = [answer[at : at + size] for at in range(0, len(answer), size)]
+        assert "".join(map(echo.feed, parts)) + echo.end() == new
