@@ -15,7 +15,7 @@ import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -80,20 +80,20 @@ def prepared(
         raise ModelFileError(f"ctransformers cannot run the model {source}: {reason}.")
     if not needs_conversion(header):
         return source
-    key = _key(source, header)
+    key = file_key(source, header)
     folders = [source.parent, *([cache_dir] if cache_dir else [])]
     for folder in folders:
         found = folder / f"{source.stem}.{key}{SUFFIX}"
         if found.is_file():
             return found
-    writable = [folder for folder in folders if _writable(folder)]
-    if not writable:
+    usable = [folder for folder in folders if writable(folder)]
+    if not usable:
         raise ModelFileError(
             f"The model {source} must be rewritten for ctransformers, but none of "
             f"{', '.join(map(str, folders))} can be written. Set NPC_DATA_DIR to a folder of yours."
         )
-    target = writable[0] / f"{source.stem}.{key}{SUFFIX}"
-    _remove_leftovers(source, writable[0])
+    target = usable[0] / f"{source.stem}.{key}{SUFFIX}"
+    _remove_leftovers(source, usable[0])
     convert(source, target, progress=progress)
     return target
 
@@ -115,20 +115,35 @@ def convert(source: Path, target: Path, *, progress: Progress | None = None) -> 
     reason = obstacle(header) or _beyond_llama(header)
     if reason:
         raise ModelFileError(f"{source} cannot be rewritten for ctransformers: {reason}.")
+    with new_file(target, like=source) as new, source.open("rb") as old:
+        _write(header, old, new, progress or (lambda _done, _total: None))
+
+
+@contextmanager
+def new_file(target: Path, *, like: Path) -> Iterator[BinaryIO]:
+    """A file to be written, which appears under its name only once it is whole.
+
+    Args:
+        target: The file; replaced if it is there.
+        like: A file of about that size, for the message.
+
+    Raises:
+        ModelFileError: It cannot be written.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         number, name = tempfile.mkstemp(prefix=".rewrite-", dir=target.parent)
         temporary = Path(name)
         try:
-            with os.fdopen(number, "wb") as new, source.open("rb") as old:
-                _write(header, old, new, progress or (lambda _done, _total: None))
+            with os.fdopen(number, "wb") as new:
+                yield new
             temporary.chmod(0o644)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ModelFileError(
-            f"Cannot write {target}: {error.strerror}. It needs as much room as {source.name} has."
+            f"Cannot write {target}: {error.strerror}. It needs as much room as {like.name} has."
         ) from error
 
 
@@ -146,10 +161,14 @@ def _write(header: Header, old: BinaryIO, new: BinaryIO, progress: Progress) -> 
         new.write(_description("output.weight", embeddings, output_at))
     new.write(bytes(-new.tell() % header.alignment))
     total = new.tell() + output_at + tied * embeddings.size
-    _copy(old, new, header.data_at, data_size, total, progress)
+
+    def told(done: int) -> None:
+        progress(done, total)
+
+    copy_bytes(old, new, header.data_at, data_size, told)
     if tied:
         new.write(bytes(output_at - data_size))
-        _copy(old, new, header.data_at + embeddings.offset, embeddings.size, total, progress)
+        copy_bytes(old, new, header.data_at + embeddings.offset, embeddings.size, told)
 
 
 def _metadata(header: Header, old: BinaryIO) -> Iterator[bytes]:
@@ -183,9 +202,18 @@ def _description(name: str, like: Tensor, offset: int) -> bytes:
     return _text(name) + shape + struct.pack("<IQ", like.type, offset)
 
 
-def _copy(
-    old: BinaryIO, new: BinaryIO, begin: int, size: int, total: int, progress: Progress
+def copy_bytes(
+    old: BinaryIO,
+    new: BinaryIO,
+    begin: int,
+    size: int,
+    told: Callable[[int], None] = lambda _done: None,
 ) -> None:
+    """Copy so many bytes from a place in one file to where the other is; tells where it is then.
+
+    Raises:
+        ModelFileError: The first file ends too soon.
+    """
     old.seek(begin)
     while size:
         data = old.read(min(size, COPY))
@@ -193,7 +221,7 @@ def _copy(
             raise ModelFileError("The model file was shortened while it was read. Fetch it again.")
         new.write(data)
         size -= len(data)
-        progress(new.tell(), total)
+        told(new.tell())
 
 
 def _is_bpe(header: Header) -> bool:
@@ -230,7 +258,8 @@ def _beyond_llama(header: Header) -> str | None:
     return None
 
 
-def _key(source: Path, header: Header) -> str:
+def file_key(source: Path, header: Header) -> str:
+    """A short hash of a model file's header, size and time of change."""
     stat = source.stat()
     digest = hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns}".encode())
     with source.open("rb") as file:
@@ -238,7 +267,8 @@ def _key(source: Path, header: Header) -> str:
     return digest.hexdigest()[:16]
 
 
-def _writable(folder: Path) -> bool:
+def writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, which is made where it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -249,13 +279,18 @@ def _writable(folder: Path) -> bool:
 
 def _remove_leftovers(source: Path, folder: Path) -> None:
     """Remove rewrites of what the model was before, and what a killed rewrite has left."""
-    for old in folder.glob(f"{_escaped(source.stem)}.????????????????{SUFFIX}"):
+    for old in leftovers(source, folder, SUFFIX):
         with suppress(OSError):
             old.unlink()
     for broken in folder.glob(".rewrite-*"):
         with suppress(OSError):
             if time.time() - broken.stat().st_mtime > STALE_SECONDS:
                 broken.unlink()
+
+
+def leftovers(source: Path, folder: Path, suffix: str) -> list[Path]:
+    """The files in a folder that were made of a model: its name, a hash and a suffix."""
+    return list(folder.glob(f"{_escaped(source.stem)}.????????????????{suffix}"))
 
 
 def _escaped(name: str) -> str:

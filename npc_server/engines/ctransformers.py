@@ -7,10 +7,17 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from npc_server.engines.base import Capabilities, GenerateRequest, Piece, Usage
+from npc_server.engines.base import (
+    Adapter,
+    Capabilities,
+    GenerateRequest,
+    Piece,
+    ScoreRequest,
+    Usage,
+)
 from npc_server.engines.kept_worker import KeptWorker, load_worker
 from npc_server.engines.worker_process import Json, WorkerDied, WorkerProcess
-from npc_server.errors import EngineUnavailable, TooLarge
+from npc_server.errors import BadMessage, EngineUnavailable, ModelFileError, TooLarge
 from npc_server.observability import get_logger
 from npc_server.prompt.messages import Message
 
@@ -88,6 +95,9 @@ class CtransformersEngine:
             facts.get("context", settings.context),
             facts.get("seats", settings.seats),
             facts.get("device", "cpu"),
+            schema=True,
+            scores=True,
+            adapters=facts.get("adapters", False),
         )
 
     async def start(self) -> None:
@@ -111,21 +121,51 @@ class CtransformersEngine:
         Raises:
             EngineUnavailable: The worker crashed twice, or cannot be started.
             TooLarge: The prompt does not fit into the context.
+            BadMessage: The JSON Schema asks for something that cannot be enforced.
+            ModelFileError: The adapter does not fit the model, or is none.
         """
         async with aclosing(self._pieces(request)) as pieces:
             yield pieces
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens of this model each text takes."""
-        return await self._count({"op": "count_tokens", "texts": [_clean(text) for text in texts]})
+        asked = {"op": "count_tokens", "texts": [_clean(text) for text in texts]}
+        return [int(count) for count in await self._answer(asked, "counts")]
 
     async def count_prompt(self, messages: Sequence[Message]) -> int:
         """How many tokens the prompt takes, template included."""
-        return (await self._count({"op": "count_prompt", "messages": _pairs(messages)}))[0]
+        asked = {"op": "count_prompt", "messages": _pairs(messages)}
+        return int((await self._answer(asked, "counts"))[0])
 
-    async def warm(self, messages: Sequence[Message], affinity: str) -> None:
+    async def score(self, request: ScoreRequest) -> list[float]:
+        """The logarithm of each label's probability of coming next, relative to the labels.
+
+        Raises:
+            ValueError: Two labels begin with the same token.
+            EngineUnavailable: The worker crashed twice, or cannot be started.
+            TooLarge: The prompt does not fit into the context.
+            ModelFileError: The adapter does not fit the model, or is none.
+        """
+        asked = {
+            "op": "score",
+            "messages": _pairs(request.messages),
+            "labels": [_clean(label) for label in request.labels],
+            "affinity": _clean(request.affinity),
+            "prefix": _clean(request.prefix),
+            "adapter": _adapter(request.adapter),
+        }
+        return await self._answer(asked, "scores")
+
+    async def warm(
+        self, messages: Sequence[Message], affinity: str, adapter: Adapter | None = None
+    ) -> None:
         """Read a prompt ahead of time; given up as soon as a reply needs the seat."""
-        command = {"op": "warm", "messages": _pairs(messages), "affinity": _clean(affinity)}
+        command = {
+            "op": "warm",
+            "messages": _pairs(messages),
+            "affinity": _clean(affinity),
+            "adapter": _adapter(adapter),
+        }
         worker = self._kept.worker
         if worker is None:
             return
@@ -161,15 +201,15 @@ class CtransformersEngine:
             before = min(made, request.sampling.max_tokens - 1)
         raise EngineUnavailable(f"The model's worker crashed twice in one reply: {reason}.")
 
-    async def _count(self, command: Json) -> list[int]:
+    async def _answer(self, command: Json, name: str) -> list[float]:
         for _ in range(ATTEMPTS):
             worker = await self._kept.current()
             with suppress(WorkerDied):
                 async with aclosing(worker.ask(command)) as events:
                     async for event in events:
                         _raise_error(event)
-                        return list(event["counts"])
-        raise EngineUnavailable("The model's worker crashed while it counted tokens.")
+                        return list(event[name])
+        raise EngineUnavailable(f"The model's worker crashed twice; it was asked for {name}.")
 
     async def _launch(self) -> WorkerProcess:
         settings = self._settings
@@ -217,7 +257,14 @@ def _command(request: GenerateRequest, prefix: str, made: int) -> Json:
         "stop": [_clean(stop) for stop in request.stop],
         "seed": request.seed & 0xFFFFFFFFFFFFFFFF >> 1,
         "prefix": _clean(prefix),
+        "schema": request.schema,
+        "adapter": _adapter(request.adapter),
     }
+
+
+def _adapter(adapter: Adapter | None) -> tuple[str, float] | None:
+    """The adapter as the worker takes it; one of the scale 0 is none."""
+    return (str(adapter.path.absolute()), adapter.scale) if adapter and adapter.scale else None
 
 
 def _piece(event: Json, made: int) -> Piece:
@@ -230,8 +277,9 @@ def _piece(event: Json, made: int) -> Piece:
 
 def _raise_error(event: Json) -> None:
     if "error" in event:
-        kind = TooLarge if event["error"] == TooLarge.code else EngineUnavailable
-        raise kind(event["message"])
+        kinds: tuple[type[Exception], ...] = (TooLarge, BadMessage, ModelFileError, ValueError)
+        known = {kind.__name__: kind for kind in kinds}
+        raise known.get(event.get("kind", ""), EngineUnavailable)(event["message"])
 
 
 def _told(facts: Json) -> Json:

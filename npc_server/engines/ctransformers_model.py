@@ -183,6 +183,13 @@ def affordable_seats(wanted: int, each: int) -> int:
     return max(1, min(wanted, 1 + int(psutil.virtual_memory().available * MEMORY_USED) // each))
 
 
+def affordable_adapters(seats: int, model_size: int) -> int:
+    """How many model files with adapters the free memory has room for, one at least."""
+    # What an adapter changes is stored as F16: twice as much as Q8_0.
+    free = int(psutil.virtual_memory().available * MEMORY_USED)
+    return max(1, min(seats, free // max(2 * model_size, 1)))
+
+
 def memory_used() -> int:
     """The bytes that this process has for itself, files that it reads left out."""
     info = psutil.Process().memory_info()

@@ -4,10 +4,11 @@ It reads commands from its standard input and writes events to its standard outp
 on each line. Whatever the native library prints goes to standard error. It ends when its input
 ends or its parent dies.
 
-The first command is the model to load; the others have an ``op``: ``generate``, ``warm``,
-``count_tokens``, ``count_prompt`` and ``cancel`` with an ``id``, ``forget`` with an ``affinity``.
-The first event is ``ready`` or ``failed``; the others have the ``id`` of their command and
-``text`` and ``made``, ``finish`` and ``usage``, ``counts``, or ``error`` and ``message``.
+The first command is the model to load; the others have an ``op``: ``generate``, ``score``,
+``warm``, ``count_tokens``, ``count_prompt`` and ``cancel`` with an ``id``, ``forget`` with an
+``affinity``. The first event is ``ready`` or ``failed``; the others have the ``id`` of their
+command and ``text`` and ``made``, ``finish`` and ``usage``, ``scores``, ``counts``, or ``error``,
+``kind`` and ``message``.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from npc_server.engines.convert import KEPT, prepared
 from npc_server.engines.ctransformers_model import (
     NativeInstance,
     NativeVocabulary,
+    affordable_adapters,
     affordable_seats,
     device,
     library,
@@ -36,6 +38,7 @@ from npc_server.engines.ctransformers_model import (
     seat_bytes,
 )
 from npc_server.engines.gguf import Header, read_header
+from npc_server.engines.lora import Merger, merged
 from npc_server.engines.model_info import model_type
 from npc_server.engines.templates import guess, named
 from npc_server.engines.vocabulary import Vocabulary
@@ -95,33 +98,39 @@ def _load(wanted: Json, send: Send) -> tuple[Loop, Json]:
     name = wanted["template"] or guess(header.metadata, model.name)
     template = named(name)
     context = _context(header, wanted["context"])
-    make = partial(
+    load = partial(
         NativeInstance,
-        path,
-        wanted["model_type"] or model_type(model, header),
+        kind=wanted["model_type"] or model_type(model, header),
         context=context,
         gpu_layers=wanted["gpu_layers"],
         threads=wanted["threads"] or _threads(),
         library=library(wanted["gpu_layers"]),
     )
     before = memory_used()
-    first = make()
+    first = load(path)
     context = min(context, first.context)
     vocabulary = _vocabulary(header, first)
     first.read([vocabulary.bos or 0], 0)
     each = seat_bytes(header, context, memory_used() - before)
     seats = affordable_seats(wanted["seats"], each)
     spare = [first]
+
+    def make(adapter: str) -> NativeInstance:
+        return spare.pop() if spare and not adapter else load(Path(adapter) if adapter else path)
+
     loop = Loop(
         Tokens(vocabulary, template),
-        lambda: spare.pop() if spare else make(),
+        make,
         seats=seats,
         context=context,
         send=send,
+        merge=Merger(lambda adapter, scale: merged(model, path, adapter, scale, cache)),
+        adapters=affordable_adapters(seats, header.size),
     )
     facts = {
         "context": context,
         "seats": seats,
+        "adapters": header.format == "GGUF",
         "device": device(wanted["gpu_layers"]),
         "template": name,
         "template_guessed": not wanted["template"],

@@ -1,4 +1,4 @@
-"""PURE. Draws the next token from a model's logits."""
+"""PURE. Draws the next token from a model's logits, or tells how likely some are."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def draw(
     sampling: Sampling,
     barred: NDArray[np.int64],
     chance: float,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> int:
     """The next token.
 
@@ -32,12 +33,16 @@ def draw(
         sampling: Temperature (0 takes the likeliest), ``top_k``, ``top_p``, penalty.
         barred: Tokens that must not be drawn.
         chance: From 0 up to 1: where in the remaining mass the token is taken.
+        allowed: Whether each token may be drawn, one of them at least; ``None`` is all of them.
     """
     scores = logits.astype(np.float64)
     used = np.unique(np.asarray(recent, dtype=np.int64))
     penalty = sampling.repetition_penalty
     scores[used] = np.where(scores[used] > 0, scores[used] / penalty, scores[used] * penalty)
     scores[barred] = -np.inf
+    if allowed is not None:
+        scores[: len(allowed)][~allowed] = -np.inf
+        scores[len(allowed) :] = -np.inf
     if sampling.temperature == 0:
         return int(scores.argmax())
     tokens = _likeliest(scores, sampling.top_k)
@@ -46,6 +51,14 @@ def draw(
     kept = int(np.searchsorted(mass, sampling.top_p * mass[-1])) + 1
     kept = min(kept, len(tokens))
     return int(tokens[min(int(np.searchsorted(mass, chance * mass[kept - 1], "right")), kept - 1)])
+
+
+def log_probabilities(logits: Logits, tokens: Sequence[int]) -> list[float]:
+    """The natural logarithm of each token's probability where one of these comes next."""
+    chosen = logits[np.asarray(tokens)].astype(np.float64)
+    chosen -= chosen.max()
+    found: list[float] = (chosen - np.log(np.exp(chosen).sum())).tolist()
+    return found
 
 
 def _likeliest(scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ class Seat:
 
     Attributes:
         number: From 0; the name of the instance.
+        adapter: The model file with an adapter that the instance runs; empty for the bare model.
         affinity: For whom it was used last.
         job: What it works on; ``None`` while it is idle.
         hint: Whether that work is only a hint and may be dropped.
@@ -32,6 +33,7 @@ class Seat:
     """
 
     number: int
+    adapter: str = ""
     affinity: str | None = None
     job: int | None = None
     hint: bool = False
@@ -64,10 +66,12 @@ class Seats:
 
     Args:
         most: How many there may be.
+        adapters: How many different adapters they may have at the same time.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, adapters: int = 1) -> None:
         self.most = most
+        self.adapters = adapters
         self._seats: list[Seat] = []
         self._uses = 0
 
@@ -75,17 +79,22 @@ class Seats:
         """Every seat that was made."""
         return iter(self._seats)
 
-    def take(self, job: int, affinity: str, *, hint: bool) -> Seat | None:
+    def take(self, job: int, affinity: str, *, hint: bool, adapter: str = "") -> Seat | None:
         """Give a seat to a job; ``None`` if it has to wait.
 
-        In this order: the idle seat that was used for the same affinity; one that holds nothing; a
-        new one; the one that was idle longest; and, unless the job is a hint itself, one whose
-        work is a hint.
+        In this order: the idle seat that was used for the same affinity and adapter; one that holds
+        nothing, best with the same adapter; a new one; the one that was idle longest; and, unless
+        the job is a hint itself, one whose work is a hint. A seat that gets another adapter loses
+        what it holds; so do all seats of the adapter that was idle longest, where there would be
+        too many.
         """
-        seat = self._find(affinity, hint=hint)
+        seat = self._find(affinity, adapter, hint=hint)
         if seat is not None:
+            if seat.adapter != adapter:
+                seat.clear()
             self._uses += 1
-            seat.job, seat.hint, seat.used, seat.affinity = job, hint, self._uses, affinity
+            seat.job, seat.hint, seat.used = job, hint, self._uses
+            seat.affinity, seat.adapter = affinity, adapter
         return seat
 
     def leave(self, job: int) -> None:
@@ -104,19 +113,40 @@ class Seats:
                 if seat.job is None:
                     seat.clear()
 
-    def _find(self, affinity: str, *, hint: bool) -> Seat | None:
+    def _find(self, affinity: str, adapter: str, *, hint: bool) -> Seat | None:
+        def is_own(seat: Seat) -> bool:
+            return (seat.affinity, seat.adapter) == (affinity, adapter)
+
         free = [seat for seat in self._seats if seat.job is None]
-        own = self._oldest(free, lambda seat: seat.affinity == affinity)
         hinted = (
             [] if hint else [seat for seat in self._seats if seat.job is not None and seat.hint]
         )
-        own = own or self._oldest(hinted, lambda seat: seat.affinity == affinity)
+        own = self._oldest(free, is_own) or self._oldest(hinted, is_own)
         if own is not None:
             return own
-        blank = self._oldest(free, lambda seat: seat.affinity is None)
-        if blank is not None or len(self._seats) < self.most:
-            return blank or self._make()
+        if not self._has_room(adapter):
+            return None
+        blank = [seat for seat in free if seat.affinity is None]
+        fitting = self._oldest(blank, lambda seat: seat.adapter == adapter) or self._oldest(blank)
+        if fitting is not None or len(self._seats) < self.most:
+            return fitting or self._make()
         return self._oldest(free) or self._oldest(hinted)
+
+    def _has_room(self, adapter: str) -> bool:
+        """Whether a seat may have this adapter; makes room for it where that can be done."""
+        loaded = {seat.adapter for seat in self._seats} - {""}
+        if not adapter or adapter in loaded or len(loaded) < self.adapters:
+            return True
+        idle = loaded - {seat.adapter for seat in self._seats if seat.job is not None}
+        if not idle:
+            return False
+        last_use = {name: max(s.used for s in self._seats if s.adapter == name) for name in idle}
+        oldest = min(idle, key=lambda name: last_use[name])
+        for seat in self._seats:
+            if seat.adapter == oldest:
+                seat.clear()
+                seat.adapter = ""
+        return True
 
     def _make(self) -> Seat:
         seat = Seat(len(self._seats))

@@ -104,7 +104,7 @@ class WorkerProcess:
                 event = None if self.ended.is_set() and answers.empty() else await answers.get()
                 if event is None:
                     raise WorkerDied(self._how_it_ended())
-                last = not event.keys().isdisjoint({"finish", "error", "counts"})
+                last = not event.keys().isdisjoint({"finish", "error", "counts", "scores"})
                 yield event
         finally:
             del self._answers[number]

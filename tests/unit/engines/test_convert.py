@@ -158,13 +158,13 @@ def test_a_folder_that_cannot_be_written_is_left_alone(
     folder, cache = tmp_path / "models", tmp_path / "cache"
     folder.mkdir()
     source = model(folder)
-    monkeypatch.setattr(rewriting, "_writable", lambda path: path != folder)
+    monkeypatch.setattr(rewriting, "writable", lambda path: path != folder)
     assert prepared(source, cache).parent == cache
     with pytest.raises(ModelFileError, match="NPC_DATA_DIR"):
         prepared(source)
     monkeypatch.undo()
     (tmp_path / "file").write_bytes(b"")
-    assert not rewriting._writable(tmp_path / "file")
+    assert not rewriting.writable(tmp_path / "file")
 
 
 def test_a_failed_rewrite_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,22 @@ class Bench:
         self.vocabulary = BpeVocabulary(read_header(file))
         self.reads: list[int] = []
         self.made: list[Spelling] = []
+        self.loaded: list[str] = []
         self.events: list[Json] = []
         self._text = text
         tokens = Tokens(self.vocabulary, named("chatml"))
-        self.loop = Loop(tokens, self._make, seats=seats, context=context, send=self.events.append)
+        self.merges: dict[str, Future[str]] = {}
+        self.loop = Loop(
+            tokens,
+            self._make,
+            seats=seats,
+            context=context,
+            send=self.events.append,
+            merge=lambda adapter, _scale: self.merges.setdefault(adapter, Future()),
+        )
 
-    def _make(self) -> Spelling:
+    def _make(self, adapter: str) -> Spelling:
+        self.loaded.append(adapter)
         self.made.append(Spelling(self.vocabulary, self._text, self.reads))
         return self.made[-1]
 
