@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,8 @@ def options(about: str | None, **more: Json) -> Options:
     for name, settings in more.items():
         parser.add_argument(f"--{name}", **settings)
     given = parser.parse_args()
+    # As an exception, so that every process of ours is ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     model = models.pull(given.model, Settings().models_dir)
     return Options(given.engine, model, given.quick, given)
 
@@ -189,6 +192,22 @@ def helper(script: str, *arguments: str) -> Iterator[tuple[str, int]]:
             yield line[1], process.pid
         finally:
             process.kill()
+
+
+async def quiet(served: Served) -> None:
+    """Wait until the server's workers do nothing, such as reading ahead for the next turn."""
+    before = _busy_seconds(served)
+    while True:
+        await asyncio.sleep(0.1)
+        now = _busy_seconds(served)
+        if now - before < 0.02:
+            return
+        before = now
+
+
+def _busy_seconds(served: Served) -> float:
+    times = [child.cpu_times() for child in served.children()]
+    return sum(time_.user + time_.system for time_ in times)
 
 
 def private_bytes(served: Served) -> dict[str, int]:

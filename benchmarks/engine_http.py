@@ -43,14 +43,14 @@ async def completion(address: str, body: Json) -> AsyncIterator[Json]:
         writer.close()
 
 
-def serve(model: str, context: int, seats: int, cache_mib: int) -> None:
-    """Serve a model until a signal comes.
+def serve(model: str, context: int, seats: int, batch: int) -> None:
+    """Serve a model until a signal comes, with the parameters of our own worker.
 
     Args:
         model: The file.
         context: Tokens of one seat.
         seats: Completions at once.
-        cache_mib: Memory for prompts without a seat.
+        batch: Tokens of a prompt that are read at once.
     """
     # Imported late: who only talks with the server does not load the library.
     from xllamacpp import CommonParams, Server  # noqa: PLC0415
@@ -61,10 +61,16 @@ def serve(model: str, context: int, seats: int, cache_mib: int) -> None:
     params.n_ctx = context * seats
     params.n_parallel = seats
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = cores
-    params.cache_ram_mib = cache_mib
+    params.n_batch = params.n_ubatch = batch
+    params.fit_params = False
+    params.cache_ram_mib = 0
+    params.cache_idle_slots = False
     params.port = 0
+    params.ui = False
     server = Server(params)
     print(f"ready {server.listening_address}", flush=True)
+    # Whatever the library prints from now on, nobody reads.
+    os.dup2(2, 1)
     signal.sigwait({signal.SIGINT, signal.SIGTERM})
 
 
@@ -73,6 +79,6 @@ if __name__ == "__main__":
     parser.add_argument("model")
     parser.add_argument("--context", type=int, default=2048)
     parser.add_argument("--seats", type=int, default=4)
-    parser.add_argument("--cache-mib", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=64)
     given = parser.parse_args()
-    serve(given.model, given.context, given.seats, given.cache_mib)
+    serve(given.model, given.context, given.seats, given.batch)

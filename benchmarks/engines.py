@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import psutil
-
 from common import (
     LINES,
     PERSONA_TOKENS,
@@ -28,10 +27,11 @@ from common import (
     run,
     tokens_of,
 )
+from tail import new_engine
+
 from npc_server.engines.base import Engine, GenerateRequest
 from npc_server.persona import Sampling
 from npc_server.prompt.messages import Message
-from tail import new_engine
 
 NAMES = ("llamacpp", "ctransformers")
 REPLY_TOKENS = 64

@@ -20,8 +20,6 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
 import orjson
-from websockets.asyncio.client import connect
-
 from common import (
     LINES,
     PERSONA_TOKENS,
@@ -41,6 +39,7 @@ from common import (
     tokens_of,
 )
 from measures import Target
+from websockets.asyncio.client import connect
 
 TURNS, REPLY_TOKENS, SEATS = 3, 40, 8
 NAMES = ("npc-server", "one locked instance")

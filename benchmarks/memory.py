@@ -5,7 +5,7 @@ grow but what is kept, and that is in Redis. Each round is a turn in every conve
 the proportional memory (PSS) of all processes is read. The slope is by least squares over the turns
 after the warm-up, its interval by Newey and West.
 
-Conclusion: the peak belongs to the model and the seats; the slope to what Redis keeps of every turn.
+Conclusion: the peak belongs to the model and the seats; the slope to what is kept of every turn.
 """
 
 from __future__ import annotations

@@ -10,9 +10,8 @@ import argparse
 import asyncio
 
 import orjson
-from websockets.asyncio.server import ServerConnection, serve
-
 from engine_http import completion
+from websockets.asyncio.server import ServerConnection, serve
 
 
 async def main(engine: str) -> None:

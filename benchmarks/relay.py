@@ -15,8 +15,6 @@ from pathlib import Path
 
 import orjson
 import psutil
-from websockets.asyncio.client import connect
-
 from common import (
     LINES,
     Comparison,
@@ -33,6 +31,7 @@ from common import (
     tokens_of,
 )
 from measures import Target
+from websockets.asyncio.client import connect
 
 STREAMS, REPLY_TOKENS = 4, 120
 NAMES = ("npc-server", "minimal relay")

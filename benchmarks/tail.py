@@ -29,6 +29,7 @@ from common import (
     tokens_of,
 )
 from measures import figure, slope
+
 from npc_server.config import EngineSettings
 from npc_server.engines.base import Engine, GenerateRequest
 from npc_server.engines.create import create_engine

@@ -28,6 +28,7 @@ from common import (
     helper,
     options,
     prompt_ids,
+    quiet,
     reply_to,
     report,
     run,
@@ -94,6 +95,7 @@ async def cold_turn(served: Served, address: str, tokens: Tokens, number: int) -
 
 async def theirs(served: Served, address: str, tokens: Tokens, reply: Reply) -> tuple[float, float]:
     """Milliseconds to the first token of llama.cpp's own HTTP for the same prompt, twice."""
+    await quiet(served)
     ids = prompt_ids(served, tokens, reply.turn)
     if len(ids) != reply.prompt:
         raise RuntimeError(f"the prompt has {len(ids)} tokens, the engine read {reply.prompt}")
