@@ -133,7 +133,7 @@ def character(
         "id": name,
         "name": name.replace("-", " ").title(),
         "summary": "Somebody to measure with.",
-        "description": prose(name, tokens, size - 130),
+        "description": prose(name, tokens, max(8, size - 130)),
         "personality": "Talkative.",
         "speech": "Long, unhurried sentences.",
         "sampling": {"max_tokens": reply, "temperature": temperature},

@@ -95,7 +95,9 @@ async def add(client: Client, conversation: str, count: int, at: int) -> None:
     """Turns of the player that nobody answers."""
     for number in range(count):
         text = f"Mark {at + number}. {LINES[number % len(LINES)]}"
-        await client.ask("say", conversation=conversation, text=text, respond="never")
+        await client.send("say", conversation=conversation, text=text, respond="never")
+        async for _ in client.until_idle():
+            pass
 
 
 async def full(served: Served, count: int) -> list[Json]:

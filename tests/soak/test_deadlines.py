@@ -57,7 +57,7 @@ async def turn(served: Served, number: int) -> str | None:
             "say", conversation=conversation, text=f"Turn {number}.", deadline_ms=deadline
         )
         async with asyncio.timeout(60):
-            async for event in client.until_idle():
+            while (event := await client.receive())["type"] != "scene.idle":
                 if event["type"] == "reply.delta" and first is None:
                     first = (time.monotonic() - begun) * 1000
     if first is None:
