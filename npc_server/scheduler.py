@@ -15,7 +15,7 @@ import asyncio
 import heapq
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from enum import IntEnum
 from types import TracebackType
@@ -85,7 +85,7 @@ class Grant:
         self.recalled = False
         self._windows: set[_Window] = set()
 
-    async def until_recalled(self, pieces: AsyncIterator[T]) -> AsyncIterator[T]:
+    async def until_recalled(self, pieces: AsyncIterator[T]) -> AsyncGenerator[T]:
         """Go through a stream; a recall breaks off the wait for its next piece.
 
         Raises:

@@ -402,6 +402,7 @@ class Speaker:
             return
         loop = asyncio.get_running_loop()
         left = max(0.0, speech.deadline - self._clock.monotonic())
+        timer: asyncio.TimerHandle
 
         def fill() -> None:
             nonlocal timer

@@ -456,7 +456,7 @@ async def test_a_bad_model_is_one_clear_error(tmp_path: Path, kind: str) -> None
     file = tmp_path / "bad.gguf"
     file.write_bytes(HOSTILE[kind])
     engine = LlamaCppEngine(LlamaCppSettings(file, start_timeout=30))
-    with pytest.raises(ModelFileError, match="bad|vocabulary"):
+    with pytest.raises(ModelFileError, match=r"bad|vocabulary"):
         await engine.start()
     assert engine.pid is None
     with pytest.raises(EngineUnavailable):

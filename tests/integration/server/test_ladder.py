@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 from support import Json, Start, of, opened, reply_to
 
-from npc_server.client import Client, session
+from npc_server.app import App
+from npc_server.client import session
 
 LINE = "Aye, I can mend that hinge before the evening bell."
 
@@ -18,6 +20,12 @@ def said(events: list[Json]) -> Json:
     done = of(events, "reply.done")[0]
     assert "".join(delta["text"] for delta in of(events, "reply.delta")) == done["text"]
     return done
+
+
+async def metrics(app: App) -> str:
+    """The metrics page."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        return (await http.get(app.address.replace("ws", "http") + "/metrics")).text
 
 
 def script_file(folder: Path, name: str, *rules: Json) -> str:
@@ -116,7 +124,7 @@ async def test_another_engine_takes_over(start: Start, tmp_path: Path) -> None:
         done = said(await reply_to(client, conversation, "Can you mend this?"))
         assert done["text"] == "I stand in."
         assert "degraded" not in done
-        exposed = app.dialogue.metrics.exposition()[0].decode()
+        exposed = await metrics(app)
         assert 'npc_engine_failures_total{engine="default"} 1.0' in exposed
 
 
@@ -148,7 +156,7 @@ async def test_a_repeated_line_is_drawn_anew(start: Start) -> None:
         asked = list(app.engine.requests)[-2:]  # type: ignore[attr-defined]
         assert asked[0].sampling.temperature < asked[1].sampling.temperature
         assert asked[0].seed != asked[1].seed
-        exposed = app.dialogue.metrics.exposition()[0].decode()
+        exposed = await metrics(app)
         assert 'npc_repetitions_total{done="resampled"} 1.0' in exposed
 
 
@@ -173,7 +181,7 @@ async def test_a_loop_inside_a_reply_is_cut(start: Start) -> None:
         assert done["finish"] == "stop"
 
 
-async def test_a_reply_that_takes_too_long_ends(start: Start, client: Client) -> None:
+async def test_a_reply_that_takes_too_long_ends(start: Start) -> None:
     """A reply past its time ends as ``deadline``; what was sent stands."""
     script = {
         "rules": [{"reply": "One by one the sparks go out over the dark forge.", "piece_ms": 80}]
