@@ -302,3 +302,54 @@ async def test_conversations_of_a_session_are_bounded(start: Start) -> None:
         await opened(client)
         with pytest.raises(Refused, match="Close one first"):
             await opened(client)
+
+
+async def test_a_reply_can_be_said_anew(app: App, client: Client) -> None:
+    """Another reply takes the place of the newest: in the events, the history and the prompt."""
+    conversation = await opened(client)
+    events = await reply_to(client, conversation, "Tell me about the well")
+    said, first = of(events, "turn", "reply.done")
+    command = await client.send("regenerate", conversation=conversation, turn=first["turn"])
+    events = [event async for event in client.until_idle()]
+    started, second = of(events, "reply.started")[0], of(events, "reply.done")[0]
+    assert of(events, "ack")[0]["re"] == command
+    assert of(events, "ack")[0]["turn"] == started["turn"] == second["turn"]
+    assert (started["replaces"], started["answers"]) == (first["turn"], said["turn"])
+    history = await client.ask("history.get", conversation=conversation)
+    assert [t["turn"] for t in history["turns"][1:]] == [second["turn"]]
+    seeds = [request.seed for request in app.engine.requests]  # type: ignore[attr-defined]
+    assert len(set(seeds)) == 2
+    prompts = [app.dialogue.prompt_of(done["turn"]) for done in (first, second)]
+    assert prompts[0] is not None
+    assert prompts[1] is not None
+    assert prompts[0]["messages"] == prompts[1]["messages"]
+    page = await client.ask("player.export")
+    kept = [turn.get("replaced_by") for turn in page["data"]["turns"]]
+    assert kept == [None, second["turn"], None]
+
+
+async def test_said_anew_twice_with_one_id_is_said_anew_once(client: Client) -> None:
+    """The same regenerate again gets its first answer; another one of the old reply conflicts."""
+    conversation = await opened(client)
+    first = of(await reply_to(client, conversation, "Hello"), "reply.done")[0]
+    frame = {"type": "regenerate", "id": "anew-1", "conversation": conversation}
+    frame["turn"] = first["turn"]
+    events = [event async for event in repeated(client, frame)]
+    await client._connection.send(dumps(frame))
+    assert await client.receive() == of(events, "ack")[0]
+    with pytest.raises(Refused, match="already"):
+        await client.ask("regenerate", conversation=conversation, turn=first["turn"])
+
+
+async def test_a_reply_in_flight_is_not_said_anew(start: Start) -> None:
+    """While it is spoken it has to be interrupted first; then it can be said anew."""
+    async with start(SLOW) as app, session(app.address, player="minsu") as client:
+        conversation = await opened(client)
+        await client.send("say", conversation=conversation, text="Count!")
+        turn = (await until(client, "reply.delta"))["turn"]
+        with pytest.raises(Refused, match="interrupt it first"):
+            await client.ask("regenerate", conversation=conversation, turn=turn)
+        await client.ask("interrupt", conversation=conversation)
+        await client.send("regenerate", conversation=conversation, turn=turn)
+        assert (await until(client, "reply.started"))["replaces"] == turn
+        assert (await until(client, "reply.done"))["finish"] == "stop"

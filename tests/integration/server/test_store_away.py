@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as NoAnswer
 from support import Start, eventually, of, opened, reply_to, until
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from npc_server.client import Refused, session
 from npc_server.errors import StoreUnavailable
+from npc_server.protocol import SUBPROTOCOL
 from npc_server.store import find_redis_server
 
 COUNTING = "One two three four five six seven eight."
@@ -98,6 +103,39 @@ async def test_a_reply_is_committed_when_redis_is_back(start: Start, tmp_path: P
         await redis.start()
         done = await until(client, "reply.done")
         assert (done["finish"], done["text"]) == ("stop", COUNTING)
+    await redis.stop()
+
+
+async def test_a_consent_that_is_taken_back_is_not_lost(start: Start, tmp_path: Path) -> None:
+    """Without Redis a hello is refused with a close after which clients come back; then it holds.
+
+    Else somebody who takes consent back while Redis is away would be in the training data.
+    """
+    redis = Outside(tmp_path)
+    await redis.start()
+    async with start(redis_url=redis.url, timeouts={"redis": 0.5}) as app:
+        async with session(app.address, player="minsu", consent=["training"]):
+            assert await app.store.consent("default", ":minsu") is not None
+        await redis.stop()
+        hello = {"type": "hello", "id": "1", "protocol": 1, "player": {"id": "minsu"}}
+        async with connect(app.address, subprotocols=[Subprotocol(SUBPROTOCOL)]) as raw:
+            await raw.send(json.dumps(hello))
+            error = json.loads(await raw.recv())
+            assert (error["code"], error["retryable"]) == ("store_unavailable", True)
+            with pytest.raises(ConnectionClosed) as closed:
+                await raw.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 4503
+        await redis.start()
+
+        async def taken_back() -> bool:
+            try:
+                async with session(app.address, player="minsu"):
+                    return await app.store.consent("default", ":minsu") is None
+            except Refused:
+                return False
+
+        await eventually(taken_back)
     await redis.stop()
 
 

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from support import eventually
 
 from npc_server.errors import SetupError
-from npc_server.store import EmbeddedRedis
+from npc_server.store import EmbeddedRedis, FolderInUse
 from npc_server.store.embedded import SOCKET_BYTES
 
 OWNER = """
@@ -67,6 +67,20 @@ async def test_it_is_private_and_durable(tmp_path: Path) -> None:
         assert await client.get("a") == b"b"
     await redis.stop()
     assert not (tmp_path / "redis" / "redis.sock").exists()
+
+
+async def test_who_is_refused_leaves_the_other_alone(tmp_path: Path) -> None:
+    """A refused server touches nothing of the first, whose Redis still takes connections."""
+    first, second = EmbeddedRedis(tmp_path), EmbeddedRedis(tmp_path)
+    url = await first.start()
+    with pytest.raises(FolderInUse):
+        await second.start()
+    assert second.url_of_other() == url
+    async with Redis.from_url(url) as client:
+        assert await client.ping()
+    await first.stop()
+    with pytest.raises(FolderInUse, match="Try again"):
+        second.url_of_other()
 
 
 async def test_a_folder_is_not_shared(tmp_path: Path) -> None:

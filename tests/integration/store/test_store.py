@@ -16,6 +16,7 @@ from npc_server.errors import ConfigError, StoreUnavailable
 from npc_server.store import (
     Answer,
     Committed,
+    Consent,
     Durable,
     Fenced,
     Owned,
@@ -274,3 +275,36 @@ async def test_a_redis_that_is_gone_is_store_unavailable() -> None:
     with pytest.raises(ConfigError, match=r"http://x:\*\*\*@y"):
         async with open_store("http://x:hush@y", settings, owner="x"):
             pass
+
+
+async def test_conversations_of_a_world_are_found(store: Store) -> None:
+    """Each id of the world comes once, sorted, whatever characters it has; no other world's."""
+    names = ["b", "a/b", "c}{*", "안녕 👋", *(f"n{n}" for n in range(2_500))]
+    for name in names:
+        await put(store, None, fresh(name))
+    await put(store, None, replace(fresh("elsewhere"), world="w2"))
+    await put(store, None, replace(fresh("elsewhere"), world="w*"))
+    await store.index_player("w", ":minsu", "indexed")
+    assert await store.conversations("w") == sorted(names)
+    assert await store.conversations("w*") == ["elsewhere"]
+    assert await store.conversations("none") == []
+
+
+async def test_consent_counts_from_when_it_was_given(store: Store, redis_url: str) -> None:
+    """Given again it goes back to the first time, taken back it is gone, as after being forgotten.
+
+    It lapses with what is kept.
+    """
+    assert await store.consent("w", ":minsu") is None
+    await store.set_consent("w", ":minsu", Consent(5))
+    await store.set_consent("w", ":minsu", Consent(9))
+    assert await store.consent("w", ":minsu") == Consent(5)
+    assert await store.consent("w2", ":minsu") is None
+    async with Redis.from_url(redis_url) as client:
+        assert await client.pttl("npc:{w/@%3Aminsu}:consent") > 86_400_000
+    await store.set_consent("w", ":minsu", None)
+    assert await store.consent("w", ":minsu") is None
+    await store.set_consent("w", ":minsu", Consent(12))
+    assert await store.consent("w", ":minsu") == Consent(12)
+    await store.forget_player("w", ":minsu")
+    assert await store.consent("w", ":minsu") is None

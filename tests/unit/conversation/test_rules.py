@@ -345,3 +345,95 @@ def test_a_reaction_is_to_the_players() -> None:
     reply = change.state.reply
     assert reply is not None
     assert (reply.to, reply.ambient, reply.instructions) == (("minsu",), True, "Run.")
+
+
+def answered(text: str = TEXT) -> Conversation:
+    return rules.reply_done(answering(spoken(fresh()).state).state, done(text)).state
+
+
+def anew(state: Conversation, old: str = "r", new: str = "r2") -> Change:
+    return rules.regenerated(state, MINSU, old, turn=new, queue_position=0)
+
+
+def test_a_reply_said_anew_takes_the_place_of_the_old() -> None:
+    """The new reply has the old one's addressees, hearers and question; the old is not heard."""
+    whisper = spoken(fresh(), whisper=True, to=("bram",)).state
+    state = rules.reply_done(answering(whisper).state, done("First")).state
+    change = anew(state)
+    (item,) = change.events
+    assert isinstance(item.event, events.ReplyStarted)
+    assert (item.event.replaces, item.event.answers) == ("r", "t0")
+    assert item.audience == ("key:minsu",)
+    old, reply = change.state.turns[-1], change.state.reply
+    assert reply is not None
+    assert (reply.to, reply.hearers, reply.replaces) == (old.to, old.hearers, "r")
+    assert old.replaced_by == "r2"
+    after = rules.reply_done(change.state, done("Second")).state
+    for member in ("minsu", "bram"):
+        assert [t.text for t in heard_by(after.turns, member)] == ["Hello", "Second"]
+        everything = heard_by(after.turns, member, replaced=True)
+        assert [t.text for t in everything] == ["Hello", "First", "Second"]
+
+
+def test_a_greeting_can_be_said_anew() -> None:
+    """It answers nothing, and so does the one in its place."""
+    state = rules.reply_done(answering(fresh()).state, done()).state
+    reply = anew(state).state.reply
+    assert reply is not None
+    assert (reply.answers, reply.to) == (None, ("minsu",))
+
+
+def test_what_is_felt_goes_on_when_a_reply_is_said_anew() -> None:
+    """The NPC keeps the emotion that it had after the replaced reply."""
+    state = rules.reply_done(answering(fresh()).state, done(emotion="happy")).state
+    assert anew(state).state.npcs["bram"].emotion == "happy"
+
+
+def test_only_the_newest_reply_that_stands_can_be_said_anew() -> None:
+    """One in flight, an older or a replaced one, any in a closed conversation: conflicts."""
+    state = answered()
+    in_flight = answering(spoken(state).state, "next").state
+    replaced = rules.reply_done(anew(state).state, done()).state
+    for before, turn, text in (
+        (in_flight, "next", "interrupt"),
+        (in_flight, "r", "newest"),
+        (spoken(state).state, "r", "newest"),
+        (replaced, "r", "already"),
+        (rules.closed(state, MINSU).state, "r", "closed"),
+    ):
+        with pytest.raises(Conflict, match=text):
+            anew(before, turn)
+    assert anew(replaced, "r2", "r3").state.turns[-1].replaced_by == "r3"
+
+
+def test_what_one_did_not_hear_cannot_be_said_anew() -> None:
+    """A player's own turn, an unknown one, and a reply to another's ear are not found."""
+    ana = Member("ana", "player", "Ana", "key:ana")
+    both = replace(fresh(), members=(MINSU, ana, BRAM))
+    whisper = spoken(both, whisper=True, to=("bram",)).state
+    state = rules.reply_done(answering(whisper).state, done()).state
+    for turn, player in (("t0", MINSU), ("nope", MINSU), ("r", ana)):
+        with pytest.raises(NotFound):
+            rules.regenerated(state, player, turn, turn="x", queue_position=0)
+
+
+@given(st.lists(st.sampled_from(["say", "anew", "cut"]), max_size=12))
+def test_each_question_has_one_answer_that_stands(steps: list[str]) -> None:
+    """However often replies are said anew or cut, one turn at most answers each other turn."""
+    state, asked = fresh(), 0
+    for number, step in enumerate(steps):
+        newest = state.turns[-1] if state.turns else None
+        if step == "say" or newest is None:
+            state = answering(spoken(state).state, f"r{number}").state
+            asked += 1
+        elif step == "anew":
+            state = anew(state, newest.id, f"r{number}").state
+        else:
+            state = rules.heard_less(state, newest.id, "minsu", 3).state
+        if state.reply:
+            state = rules.reply_done(state, done(f"Reply {number}")).state
+    answers = [t.answers for t in heard_by(state.turns, "minsu") if t.kind == "reply"]
+    assert len(answers) == len(set(answers)) == asked
+    replaced = [t for t in state.turns if t.replaced_by]
+    assert {t.replaced_by for t in replaced} <= {t.id for t in state.turns}
+    assert [t.index for t in state.turns] == list(range(len(state.turns)))
