@@ -148,15 +148,17 @@ async def test_a_finished_reply_can_still_be_cut(client: Client) -> None:
     assert history["turns"][-1]["text"] == done["text"][:4]
 
 
-async def test_a_failed_engine_ends_the_reply(start: Start) -> None:
-    """What fails after the ack is told by an error and reply.done; the next say works."""
-    script = {"rules": [{"reply": "No.", "fail": "unavailable", "times": 1}, {"reply": "Yes."}]}
+async def test_an_engine_that_fails_on_the_way_ends_the_reply(start: Start) -> None:
+    """What breaks off after its first word is told by an error and reply.done; the next works."""
+    broken = {"reply": "No, I never", "fail_after": 2, "times": 1}
+    script = {"rules": [broken, {"reply": "Yes."}]}
     async with start(script) as app, session(app.address, player="minsu") as client:
         conversation = await opened(client)
         await client.send("say", conversation=conversation, text="Hello")
         error = await until(client, "error")
         assert error["code"] == "engine_unavailable"
-        assert (await until(client, "reply.done"))["finish"] == "error"
+        done = await until(client, "reply.done")
+        assert (done["finish"], done["text"]) == ("error", "No, I")
         await until(client, "scene.idle")
         events = await reply_to(client, conversation, "Hello?")
         assert of(events, "reply.done")[0]["text"] == "Yes."
