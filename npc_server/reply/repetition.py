@@ -16,8 +16,8 @@ words; shorter ones, such as "Aye." and "네.", may be said as often as anybody 
     At the end of a sentence, at least ``MOST`` of the reply's runs of four words, or of eight
     Korean syllables, stand in earlier replies. Too short a reply is not judged.
 
-What stands in quotation marks is a quotation or a refrain: it is no line of the NPC's, and may come
-``REFRAINS`` times in a reply.
+What stands in quotation marks is a quotation or a refrain: it is not compared with earlier lines,
+and a sentence that holds one may come ``REFRAINS`` times in a reply.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HELD = 8
 """So many words, the same from the beginning, are a repetition; more are never held back."""
 
 LINE_WORDS = 5
-LINE_SYLLABLES = 12
+LINE_SYLLABLES = 10
 REFRAINS = 3
 GROUP = 3
 LONGEST_RUN = 24
@@ -45,7 +45,7 @@ FEW_WORDS_RUN = 10
 """One or two words in a row may be repeated over so many words: "no, no, no"."""
 
 GRAM_WORDS, LEAST_WORDS = 4, 12
-GRAM_SYLLABLES, LEAST_SYLLABLES = 8, 30
+GRAM_SYLLABLES, LEAST_SYLLABLES = 8, 24
 MOST = 0.5
 
 _APOSTROPHES = "'’"
@@ -91,7 +91,7 @@ class RepetitionMonitor:
             return self._gap(atom)
         if not atom.isspace():
             self._characters.push(atom)
-            if self._characters.length(GROUP) > LONGEST_RUN:
+            if self._characters.repeats and self._characters.length() > LONGEST_RUN:
                 return self._stop("loop", self._release(0))
         out: list[Atom] = []
         for event in self._reader.push(atom):
@@ -104,14 +104,12 @@ class RepetitionMonitor:
         """The stream is over: give what was held back, unless it is a repetition."""
         if self.verdict:
             return []
-        out: list[Atom] = []
-        for event in self._reader.end():
-            if not self.verdict:
-                out += self._word_closed() if event == "word" else self._sentence_closed()
+        out = self._word_closed() if "word" in self._reader.end() else []
         if self.verdict:
             return out
-        if self._reply is not None and self._reply.ends:
-            return self._stop("line", out)
+        for node in (self._reply, self._line):
+            if node is not None and node.ends:
+                return self._stop(node.kind, out)
         return out + self._release(0) + self._opening
 
     def _learn(self, reply: str) -> None:
@@ -130,6 +128,8 @@ class RepetitionMonitor:
         if not self._word:
             self._held.append(self._opening)
             self._opening = []
+            if self._reader.quoting:
+                self._line = self._reply = None
             self._expected = [*self._next_words()]
         self._begun, self._spaced = True, False
         self._word = self._reader.word
@@ -175,10 +175,12 @@ class RepetitionMonitor:
         words, quoted = self._reader.sentence
         if self._line is not None and self._line.ends:
             return self._stop(self._line.kind, [])
-        if _counts(words):
+        if _counts(words) and not quoted:
+            self._lines.add(words, "loop")
+        elif quoted:
             self._refrains[words] += 1
-            if not quoted or self._refrains[words] >= REFRAINS:
-                self._lines.add(words, "loop")
+            if self._refrains[words] > REFRAINS:
+                return self._stop("loop", self._release(0))
         self._line = self._lines
         if any(share.is_large for share in self._shares):
             return self._stop("ngrams", self._release(0))
@@ -282,6 +284,11 @@ class _Reader:
         self._last = " "
         self._stopped = False
 
+    @property
+    def quoting(self) -> bool:
+        """Whether a quotation mark is open."""
+        return bool(self._closer)
+
     def push(self, char: str) -> list[Literal["word", "sentence"]]:
         """Take a character; tell what was complete before it.
 
@@ -292,8 +299,7 @@ class _Reader:
         if char.isalnum():
             over = self._stopped and not self.word and not char.isascii()
             events = self._end_sentence() if over else []
-            if not self._words and not self.word:
-                self._quoted = bool(self._closer)
+            self._quoted = self._quoted or self.quoting
             self._stopped = False
             self.word += char.casefold()
             return events
@@ -331,7 +337,7 @@ class _Reader:
         if not self._words:
             return []
         self.sentence = (tuple(self._words), self._quoted)
-        self._words = []
+        self._words, self._quoted = [], False
         return ["sentence"]
 
 
@@ -362,13 +368,19 @@ class _Periods:
 
     def __init__(self, longest: int) -> None:
         self.runs = [0] * (longest + 1)
+        self.repeats = False
         self._tail: deque[str] = deque(maxlen=longest)
 
     def push(self, unit: str) -> None:
         """One more."""
-        for period in range(1, len(self._tail) + 1):
-            same = self._tail[-period] == unit
-            self.runs[period] = self.runs[period] + 1 if same else 0
+        if unit in self._tail:
+            for period in range(1, len(self._tail) + 1):
+                same = self._tail[-period] == unit
+                self.runs[period] = self.runs[period] + 1 if same else 0
+            self.repeats = True
+        elif self.repeats:
+            self.runs = [0] * len(self.runs)
+            self.repeats = False
         self._tail.append(unit)
 
     def ago(self, period: int) -> str:
@@ -377,12 +389,14 @@ class _Periods:
 
     def period(self, times: int) -> int:
         """The shortest period that was repeated so often since it came first; 0 for none."""
+        if not self.repeats:
+            return 0
         found = (p for p in range(1, len(self.runs)) if self.runs[p] >= times * p)
         return next(found, 0)
 
-    def length(self, longest: int) -> int:
-        """For how many units the end has been of one period up to ``longest``."""
-        return max(run + p for p, run in enumerate(self.runs) if p <= longest)
+    def length(self) -> int:
+        """For how many units the end has been of one period."""
+        return max(run + period for period, run in enumerate(self.runs))
 
 
 class _Share:
@@ -431,7 +445,7 @@ def _grams(units: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
 
 
 def _sentences(text: str) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """The words of each sentence, and whether it begins inside quotation marks."""
+    """The words of each sentence, and whether some of them stand in quotation marks."""
     reader = _Reader()
     for char in f"{text}\n":
         if "sentence" in reader.push(char):
