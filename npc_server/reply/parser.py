@@ -1,9 +1,9 @@
 """A stream of text pieces -> speech, sentences, feelings, gestures.
 
-Every character runs through five stages: template tokens and labels in the raw text, markup and
+Every character runs through six stages: template tokens and labels in the raw text, markup and
 directions, the same tokens and labels again in what is left, the guard of the instructions, the
-voice. Each is a small machine that knows nothing of pieces, so that the result cannot depend on how
-the text was cut into them.
+monitor of repetitions, the voice. Each is a small machine that knows nothing of pieces, so that the
+result cannot depend on how the text was cut into them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from npc_server.reply.gate import Gate
 from npc_server.reply.guard import Guard
 from npc_server.reply.markup import Markup
 from npc_server.reply.parts import Atom, Finished, Mark, Opening, Part
+from npc_server.reply.repetition import RepetitionMonitor, Verdict
 from npc_server.reply.voice import Voice
 
 _INVISIBLE = regex.compile(r"[\p{Cc}\p{Cs}\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
@@ -35,10 +36,13 @@ class ReplyParser:
         languages: BCP 47 tags of the languages that the NPC speaks.
         decided: With what it chose to begin. Its parts come with the first call of ``feed``, be
             it with an empty text; without, the first words tell what it feels.
+        earlier: The NPC's last replies, which it should not repeat.
 
     Attributes:
         text: What was spoken so far: all ``Speech`` joined.
-        finished: Why the reply is over although the model goes on; ``None`` while it is not.
+        finished: Why the reply is over although the model goes on; ``None`` while it is not. A
+            repetition may also show in ``end`` only.
+        repetition: What was repeated, where ``finished`` is ``repetition``.
     """
 
     def __init__(
@@ -52,12 +56,14 @@ class ReplyParser:
         prompt_text: str = "",
         languages: Sequence[str] = ("en", "ko"),
         decided: Opening | None = None,
+        earlier: Sequence[str] = (),
     ) -> None:
         own, rest = tuple(names), tuple(others)
         self._raw = Gate(own, rest)
         self._markup = Markup()
         self._clean = Gate(own, rest)
         self._guard = Guard(prompt_text)
+        self._repetition = RepetitionMonitor(earlier)
         self._voice = Voice(
             gestures,
             expressions,
@@ -75,7 +81,14 @@ class ReplyParser:
     @property
     def finished(self) -> Finished | None:
         """Why the reply is over although the model goes on; ``None`` while it is not."""
+        if self.repetition:
+            return "repetition"
         return self._raw.finished or self._clean.finished or self._guard.finished
+
+    @property
+    def repetition(self) -> Verdict | None:
+        """What was repeated, where ``finished`` is ``repetition``."""
+        return self._repetition.verdict
 
     @property
     def emotion(self) -> Emotion:
@@ -106,7 +119,8 @@ class ReplyParser:
         self._ended = True
         self._cleanly(self._markup.end())
         self._guarded(self._clean.end())
-        self._voice.speak(self._guard.end())
+        self._fresh(self._guard.end())
+        self._voice.speak(self._repetition.end())
         self._voice.end()
 
     def _through(self, atoms: Iterable[Atom]) -> None:
@@ -119,7 +133,11 @@ class ReplyParser:
 
     def _guarded(self, atoms: Iterable[Atom]) -> None:
         for atom in atoms:
-            self._voice.speak(self._guard.push(atom))
+            self._fresh(self._guard.push(atom))
+
+    def _fresh(self, atoms: Iterable[Atom]) -> None:
+        for atom in atoms:
+            self._voice.speak(self._repetition.push(atom))
 
 
 def _visible(text: str) -> str:

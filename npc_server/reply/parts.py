@@ -7,9 +7,9 @@ from typing import Literal
 
 from npc_server.protocol.emotion import Emotion
 
-Finished = Literal["speaker", "template", "prompt"]
+Finished = Literal["speaker", "template", "prompt", "repetition"]
 """Why a reply is over before the model ended it: it began to speak for somebody else, it wrote a
-token of a chat template, or it began to recite its instructions."""
+token of a chat template, it began to recite its instructions, or it repeated what was said."""
 
 
 @dataclass(frozen=True, slots=True)

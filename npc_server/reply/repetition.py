@@ -1,0 +1,461 @@
+"""Where a reply repeats what the NPC said before, or itself.
+
+Words are compared as the guard compares them: without case and punctuation; in Korean a word is an
+eojeol. A text *counts* from ``LINE_WORDS`` words, or ``LINE_SYLLABLES`` Korean syllables in three
+words; shorter ones, such as "Aye." and "네.", may be said as often as anybody likes. Verdicts:
+
+``line``
+    A sentence that counts is one of an earlier reply's, or begins with the same ``HELD`` words; or
+    the whole reply is, or begins so. What may become that is held back, so that none of it has been
+    given: where the reply's beginning is meant, nothing was, and it can be made again.
+``loop``
+    A sentence that counts comes twice in the reply (from the beginning to ``HELD`` words); three or
+    more words come three times in a row; one character, or a group of up to ``GROUP``, goes on for
+    more than ``LONGEST_RUN`` characters.
+``ngrams``
+    At the end of a sentence, at least ``MOST`` of the reply's runs of four words, or of eight
+    Korean syllables, stand in earlier replies. Too short a reply is not judged.
+
+What stands in quotation marks is a quotation or a refrain: it is not compared with earlier lines,
+and a sentence that holds one may come ``REFRAINS`` times in a reply.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+from npc_server.persona import Sampling
+from npc_server.reply.guard import words_of
+from npc_server.reply.parts import Atom, Mark
+
+Verdict = Literal["line", "ngrams", "loop"]
+
+HELD = 8
+"""So many words, the same from the beginning, are a repetition; more are never held back."""
+
+LINE_WORDS = 5
+LINE_SYLLABLES = 10
+REFRAINS = 3
+GROUP = 3
+LONGEST_RUN = 24
+
+FEW_WORDS_RUN = 10
+"""One or two words in a row may be repeated over so many words: "no, no, no"."""
+
+GRAM_WORDS, LEAST_WORDS = 4, 12
+GRAM_SYLLABLES, LEAST_SYLLABLES = 8, 24
+MOST = 0.5
+
+_APOSTROPHES = "'’"
+_STOPS = frozenset(".!?…~。！？")
+_QUOTES = {'"': '"', "“": "”", "「": "」", "『": "』", "‘": "’", "'": "'"}
+
+
+class RepetitionMonitor:
+    """Lets a reply through as long as it does not repeat; a stage of the parser.
+
+    Args:
+        earlier: The NPC's last replies as they were spoken.
+
+    Attributes:
+        verdict: What it repeats, once it does; nothing is let through any more.
+    """
+
+    def __init__(self, earlier: Sequence[str] = ()) -> None:
+        self.verdict: Verdict | None = None
+        self._reader = _Reader()
+        self._lines, self._replies = _Node("line"), _Node("line")
+        for reply in earlier:
+            self._learn(reply)
+        self._line: _Node | None = self._lines
+        self._reply: _Node | None = self._replies
+        self._shares = _shares(earlier)
+        self._loop = _Periods(HELD)
+        self._characters = _Periods(GROUP)
+        self._refrains: Counter[tuple[str, ...]] = Counter()
+        self._held: list[list[Atom]] = []
+        self._opening: list[Atom] = []
+        self._expected: list[str] = []
+        self._word = ""
+        self._broken = False
+        self._begun = not earlier
+        self._spaced = True
+
+    def push(self, atom: Atom) -> list[Atom]:
+        """Take one atom; give what is certain to be no repetition."""
+        if self.verdict:
+            return []
+        if isinstance(atom, Mark):
+            return self._gap(atom)
+        if not atom.isspace():
+            self._characters.push(atom)
+            if self._characters.repeats and self._characters.length() > LONGEST_RUN:
+                return self._stop("loop", self._release(0))
+        out: list[Atom] = []
+        for event in self._reader.push(atom):
+            out += self._word_closed() if event == "word" else self._sentence_closed()
+            if self.verdict:
+                return out
+        return out + (self._letter(atom) if self._reader.word else self._gap(atom))
+
+    def end(self) -> list[Atom]:
+        """The stream is over: give what was held back, unless it is a repetition."""
+        if self.verdict:
+            return []
+        out = self._word_closed() if "word" in self._reader.end() else []
+        if self.verdict:
+            return out
+        for node in (self._reply, self._line):
+            if node is not None and node.ends:
+                return self._stop(node.kind, out)
+        return out + self._release(0) + self._opening
+
+    def _learn(self, reply: str) -> None:
+        everything: list[str] = []
+        for words, quoted in _sentences(reply):
+            everything += words
+            if _counts(words) and not quoted:
+                self._lines.add(words, "line")
+        if _counts(everything):
+            self._replies.add(everything, "line")
+
+    def _letter(self, char: str) -> list[Atom]:
+        """A letter or digit, or an apostrophe inside a word."""
+        if self._broken:
+            return [char]
+        if not self._word:
+            self._held.append(self._opening)
+            self._opening = []
+            if self._reader.quoting:
+                self._line = self._reply = None
+            self._expected = [*self._next_words()]
+        self._begun, self._spaced = True, False
+        self._word = self._reader.word
+        self._held[-1].append(char)
+        self._expected = [word for word in self._expected if word.startswith(self._word)]
+        if self._expected:
+            return []
+        self._broken = True
+        self._line = self._reply = None
+        return self._release(0)
+
+    def _gap(self, atom: Atom) -> list[Atom]:
+        """Anything between words: it goes with the word before, opening marks with the next."""
+        space = isinstance(atom, str) and atom.isspace()
+        opens = self._spaced and not space and isinstance(atom, str)
+        self._spaced = space or opens or (self._spaced and isinstance(atom, Mark))
+        if self._held:
+            self._held[-1].append(atom)
+            return []
+        if opens or not self._begun:
+            self._opening.append(atom)
+            return []
+        opening, self._opening = self._opening, []
+        return [*opening, atom]
+
+    def _word_closed(self) -> list[Atom]:
+        word = self._reader.closed
+        self._word, self._broken = "", False
+        self._line = self._line and self._line.next.get(word)
+        self._reply = self._reply and self._reply.next.get(word)
+        self._loop.push(word)
+        for share in self._shares:
+            share.push(word)
+        for node in (self._reply, self._line):
+            if node is not None and node.depth == HELD:
+                return self._stop(node.kind, [])
+        if self._loops():
+            kept = max(1, self._loop_words())
+            return self._stop("loop", self._release(kept))
+        return self._release(self._kept())
+
+    def _sentence_closed(self) -> list[Atom]:
+        words, quoted = self._reader.sentence
+        if self._line is not None and self._line.ends:
+            return self._stop(self._line.kind, [])
+        if _counts(words) and not quoted:
+            self._lines.add(words, "loop")
+        elif quoted:
+            self._refrains[words] += 1
+            if self._refrains[words] > REFRAINS:
+                return self._stop("loop", self._release(0))
+        self._line = self._lines
+        if any(share.is_large for share in self._shares):
+            return self._stop("ngrams", self._release(0))
+        return self._release(self._kept())
+
+    def _stop(self, verdict: Verdict, out: list[Atom]) -> list[Atom]:
+        self.verdict = verdict
+        self._held, self._opening = [], []
+        return out
+
+    def _next_words(self) -> Iterator[str]:
+        """With which words what is held back would go on."""
+        for node in (self._reply, self._line):
+            if node is not None:
+                yield from node.next
+        period = self._loop.period(1)
+        if period and self._is_loop(period):
+            yield self._loop.ago(period)
+
+    def _kept(self) -> int:
+        """How many of the last words may be the beginning of a repetition."""
+        depths = [node.depth for node in (self._reply, self._line) if node is not None]
+        return max(*depths, self._loop_words(), 0) if depths else self._loop_words()
+
+    def _loop_words(self) -> int:
+        """How many words of a third time there are."""
+        period = self._loop.period(1)
+        return self._loop.runs[period] - period if period and self._is_loop(period) else 0
+
+    def _loops(self) -> bool:
+        period = self._loop.period(2)
+        if not period:
+            return False
+        return self._is_loop(period) or self._loop.runs[period] >= FEW_WORDS_RUN
+
+    def _is_loop(self, period: int) -> bool:
+        """Whether so many words are enough to be one that comes three times."""
+        if period >= 3:
+            return True
+        return sum(map(_hangul, map(self._loop.ago, range(1, period + 1)))) >= GRAM_SYLLABLES
+
+    def _release(self, kept: int) -> list[Atom]:
+        gone = max(0, len(self._held) - kept)
+        out = [atom for word in self._held[:gone] for atom in word]
+        self._held = self._held[gone:]
+        return out
+
+
+def overlap(text: str, *others: str) -> float:
+    """The share of a text's runs of words, or of Korean syllables, that stand in others; 0 to 1.
+
+    The runs are those of the verdict ``ngrams``; of the two shares the larger counts.
+    """
+    shares = _shares(others)
+    for word in words_of(text):
+        for share in shares:
+            share.push(word)
+    return max(share.value for share in shares)
+
+
+def loops_in(text: str) -> bool:
+    """Whether a text repeats itself as the verdict ``loop`` says."""
+    monitor = RepetitionMonitor()
+    for char in text:
+        monitor.push(char)
+    monitor.end()
+    return monitor.verdict == "loop"
+
+
+def other_settings(sampling: Sampling, attempt: int) -> Sampling:
+    """How to draw a reply again that repeated: with more chance, and less of what was just said.
+
+    Args:
+        sampling: What the persona asks for.
+        attempt: 0 for the first reply, which is drawn as asked for; from there on bolder each time,
+            up to a temperature of 1.2 and a repetition penalty of 1.4, at which small models begin
+            to write nonsense. What is bolder already stays.
+    """
+    if attempt <= 0:
+        return sampling
+    hotter = min(1.2, max(sampling.temperature, 0.4) + 0.2 * attempt)
+    stricter = min(1.4, sampling.repetition_penalty + 0.08 * attempt)
+    return sampling.model_copy(
+        update={
+            "temperature": max(sampling.temperature, hotter),
+            "repetition_penalty": max(sampling.repetition_penalty, stricter),
+        }
+    )
+
+
+class _Reader:
+    """Finds the words and sentences of a text that comes character by character."""
+
+    def __init__(self) -> None:
+        self.word = ""
+        self.closed = ""
+        self.sentence: tuple[tuple[str, ...], bool] = ((), False)
+        self._words: list[str] = []
+        self._quoted = False
+        self._closer = ""
+        self._last = " "
+        self._stopped = False
+
+    @property
+    def quoting(self) -> bool:
+        """Whether a quotation mark is open."""
+        return bool(self._closer)
+
+    def push(self, char: str) -> list[Literal["word", "sentence"]]:
+        """Take a character; tell what was complete before it.
+
+        A sentence is over at a line break; at white space after a stop; and at a letter of another
+        script than Latin right after one, for Korean needs no space there.
+        """
+        last, self._last = self._last, char
+        if char.isalnum():
+            over = self._stopped and not self.word and not char.isascii()
+            events = self._end_sentence() if over else []
+            self._quoted = self._quoted or self.quoting
+            self._stopped = False
+            self.word += char.casefold()
+            return events
+        if self.word and char in _APOSTROPHES:
+            return []
+        events = self._end_word(last)
+        self._punctuation(char, last)
+        if char == "\n" or (self._stopped and char.isspace()):
+            events += self._end_sentence()
+        return events
+
+    def end(self) -> list[Literal["word", "sentence"]]:
+        """The text is over."""
+        return [*self._end_word(self._last), *self._end_sentence()]
+
+    def _punctuation(self, char: str, last: str) -> None:
+        if char in _STOPS:
+            self._stopped = True
+        if self._closer:
+            self._closer = "" if char in (self._closer, "\n") else self._closer
+        elif not last.isalnum():
+            self._closer = _QUOTES.get(char, "")
+
+    def _end_word(self, last: str) -> list[Literal["word", "sentence"]]:
+        if not self.word:
+            return []
+        if last == self._closer:
+            self._closer = ""
+        self.closed, self.word = self.word, ""
+        self._words.append(self.closed)
+        return ["word"]
+
+    def _end_sentence(self) -> list[Literal["word", "sentence"]]:
+        self._stopped = False
+        if not self._words:
+            return []
+        self.sentence = (tuple(self._words), self._quoted)
+        self._words, self._quoted = [], False
+        return ["sentence"]
+
+
+class _Node:
+    """A place in a tree of sentences, word by word, down to ``HELD`` words."""
+
+    __slots__ = ("depth", "ends", "kind", "next")
+
+    def __init__(self, kind: Verdict, depth: int = 0) -> None:
+        self.kind: Verdict = kind
+        self.depth = depth
+        self.ends = False
+        self.next: dict[str, _Node] = {}
+
+    def add(self, words: Sequence[str], kind: Verdict) -> None:
+        """Put a sentence in; what stands there already stays of its kind."""
+        node = self
+        for word in words[:HELD]:
+            if word not in node.next:
+                node.next[word] = _Node(kind, node.depth + 1)
+            node = node.next[word]
+        if len(words) <= HELD and not node.ends:
+            node.ends, node.kind = True, kind
+
+
+class _Periods:
+    """For how long a sequence has been repeating itself, for every period up to the longest."""
+
+    def __init__(self, longest: int) -> None:
+        self.runs = [0] * (longest + 1)
+        self.repeats = False
+        self._tail: deque[str] = deque(maxlen=longest)
+
+    def push(self, unit: str) -> None:
+        """One more."""
+        if unit in self._tail:
+            for period in range(1, len(self._tail) + 1):
+                same = self._tail[-period] == unit
+                self.runs[period] = self.runs[period] + 1 if same else 0
+            self.repeats = True
+        elif self.repeats:
+            self.runs = [0] * len(self.runs)
+            self.repeats = False
+        self._tail.append(unit)
+
+    def ago(self, period: int) -> str:
+        """The one so many before the next."""
+        return self._tail[-period]
+
+    def period(self, times: int) -> int:
+        """The shortest period that was repeated so often since it came first; 0 for none."""
+        if not self.repeats:
+            return 0
+        found = (p for p in range(1, len(self.runs)) if self.runs[p] >= times * p)
+        return next(found, 0)
+
+    def length(self) -> int:
+        """For how many units the end has been of one period."""
+        return max(run + period for period, run in enumerate(self.runs))
+
+
+class _Share:
+    """Which share of a text's n-grams is known."""
+
+    def __init__(self, size: int, least: int, known: Iterable[Sequence[str]], *, syllables: bool):
+        self._size = size
+        self._least = least
+        self._syllables = syllables
+        self._known = {gram for words in known for gram in _grams([*self._units_of(words)], size)}
+        self._tail: deque[str] = deque(maxlen=size)
+        self._units = 0
+        self._hits = 0
+
+    def push(self, word: str) -> None:
+        """One more word."""
+        for unit in self._units_of((word,)):
+            self._units += 1
+            self._tail.append(unit)
+            self._hits += tuple(self._tail) in self._known
+
+    @property
+    def value(self) -> float:
+        """From 0 to 1."""
+        return self._hits / max(1, self._units - self._size + 1)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the text is long enough to be judged, and most of it is known."""
+        return self._units >= self._least and self.value >= MOST
+
+    def _units_of(self, words: Iterable[str]) -> Iterable[str]:
+        return (c for word in words for c in word if _hangul(c)) if self._syllables else words
+
+
+def _shares(earlier: Iterable[str]) -> tuple[_Share, _Share]:
+    known = [words_of(reply) for reply in earlier]
+    return (
+        _Share(GRAM_WORDS, LEAST_WORDS, known, syllables=False),
+        _Share(GRAM_SYLLABLES, LEAST_SYLLABLES, known, syllables=True),
+    )
+
+
+def _grams(units: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
+    return (tuple(units[at : at + size]) for at in range(len(units) - size + 1))
+
+
+def _sentences(text: str) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """The words of each sentence, and whether some of them stand in quotation marks."""
+    reader = _Reader()
+    for char in f"{text}\n":
+        if "sentence" in reader.push(char):
+            yield reader.sentence
+
+
+def _counts(words: Sequence[str]) -> bool:
+    enough = len(words) >= 3 and sum(map(_hangul, words)) >= LINE_SYLLABLES
+    return len(words) >= LINE_WORDS or enough
+
+
+def _hangul(text: str) -> int:
+    return sum("가" <= char <= "힣" for char in text)
