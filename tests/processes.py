@@ -35,9 +35,7 @@ class Served:
 
     def worker(self) -> psutil.Process:
         """The process that runs the model."""
-        return next(
-            p for p in self.children() if any("ctransformers_worker" in a for a in p.cmdline())
-        )
+        return next(p for p in self.children() if p.cmdline()[-1].endswith("_worker"))
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; returns the exit status."""

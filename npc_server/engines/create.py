@@ -8,9 +8,15 @@ from npc_server.config import EngineSettings
 from npc_server.engines import models
 from npc_server.engines.base import Engine
 from npc_server.engines.ctransformers import CtransformersEngine, CtransformersSettings
+from npc_server.engines.gguf import read_header
+from npc_server.engines.llamacpp import LlamaCppEngine, LlamaCppSettings
+from npc_server.engines.model_info import llamacpp_reads
 from npc_server.engines.script import Script, load_script
 from npc_server.engines.scripted import ScriptedEngine
 from npc_server.engines.templates import named
+from npc_server.errors import ModelFileError
+
+MOST_LAYERS = 1_000
 
 
 def create_engine(settings: EngineSettings, *, models_dir: Path, start_timeout: float) -> Engine:
@@ -29,10 +35,30 @@ def create_engine(settings: EngineSettings, *, models_dir: Path, start_timeout: 
         return ScriptedEngine(load_script(settings.script) if settings.script else Script())
     if settings.template is not None:
         named(settings.template)
+    path = models.resolve(settings.model, models_dir)
+    name = models.title(settings.model)
+    layers = MOST_LAYERS if settings.gpu_layers == "auto" else settings.gpu_layers
+    if settings.engine == "llamacpp" or (settings.engine == "auto" and _is_for_llamacpp(path)):
+        return LlamaCppEngine(
+            LlamaCppSettings(
+                model=path,
+                name=name,
+                template=settings.template,
+                context=settings.context,
+                seats=settings.seats,
+                threads=settings.threads,
+                device=settings.device,
+                gpu_layers=layers,
+                kv_cache=settings.kv_cache,
+                flash_attention=settings.flash_attention,
+                prompt_cache_mib=settings.prompt_cache_mib,
+                start_timeout=start_timeout,
+            )
+        )
     return CtransformersEngine(
         CtransformersSettings(
-            model=models.resolve(settings.model, models_dir),
-            name=models.title(settings.model),
+            model=path,
+            name=name,
             template=settings.template,
             context=settings.context,
             seats=settings.seats,
@@ -42,3 +68,11 @@ def create_engine(settings: EngineSettings, *, models_dir: Path, start_timeout: 
             start_timeout=start_timeout,
         )
     )
+
+
+def _is_for_llamacpp(path: Path) -> bool:
+    try:
+        return llamacpp_reads(read_header(path))
+    except ModelFileError:
+        # Whichever engine it is: it says so when it is started, and the server lives.
+        return True

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from llguidance import LLMatcher
 
 from npc_server.engines.base import (
     Adapter,
@@ -26,6 +27,7 @@ from npc_server.engines.kept_worker import KeptWorker, load_worker
 from npc_server.engines.llamacpp_http import HttpFailed, HttpRefused, Json
 from npc_server.engines.llamacpp_running import RunningLlama
 from npc_server.engines.llamacpp_tokens import PromptTokens
+from npc_server.engines.model_info import llamacpp_reads
 from npc_server.engines.prefix import common_length
 from npc_server.engines.templates import guess, named
 from npc_server.engines.text_stream import StopFilter
@@ -157,6 +159,7 @@ class LlamaCppEngine:
             EngineUnavailable: The worker crashed twice, or cannot be started.
             ModelFileError: The adapter cannot be used.
             TooLarge: The prompt does not fit into the context.
+            ValueError: The schema cannot be kept.
         """
         async with aclosing(self._pieces(request)) as pieces:
             yield pieces
@@ -364,7 +367,7 @@ class LlamaCppEngine:
         """Read the model's header: what it is, and its tokens."""
         settings = self._settings
         header = read_header(settings.model)
-        if header.format != "GGUF" or header.version < 2:
+        if not llamacpp_reads(header):
             raise ModelFileError(
                 f"llama.cpp does not read {header.format} {header.version} files such as "
                 f"{settings.model.name}. Set NPC_ENGINE=ctransformers, or take a GGUF 3 file."
@@ -555,7 +558,12 @@ def _held_to(schema: Mapping[str, Any] | None, *, guidance: bool) -> Json:
     if not guidance:
         return {"json_schema": schema}
     compact = orjson.dumps({**schema, "x-guidance": {"whitespace_flexible": False}}).decode()
-    return {"grammar": f"%llguidance {{}}\nstart: %json {compact}"}
+    grammar = f"start: %json {compact}"
+    # llama.cpp would only log it, and hold the reply to nothing.
+    error = LLMatcher.validate_grammar(grammar)
+    if error:
+        raise ValueError(f"The schema cannot be kept: {error}")
+    return {"grammar": f"%llguidance {{}}\n{grammar}"}
 
 
 def _relative(answer: Json, choices: Sequence[int]) -> list[float]:
