@@ -135,12 +135,12 @@ def llama(
     return gguf(kept, tensors, version=version, step=step, size=size)
 
 
-def sentencepiece(*, version: int = 2) -> bytes:
+def sentencepiece(*, version: int = 2, changes: Mapping[str, Any] | None = None) -> bytes:
     """A llama model of 2023: a SentencePiece vocabulary in which text can spell ``</s>``."""
     pieces = ["▁", *"abcdefghijklmnopqrstuvwxyz</>[]ISNT:", "</", "s>", "▁a", "[I", "NS"]
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
     kinds = [2, 3, 3] + [6] * 256 + [1] * len(pieces)
-    changes = {
+    all_changes = {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.pre": None,
         "tokenizer.ggml.merges": None,
@@ -149,8 +149,9 @@ def sentencepiece(*, version: int = 2) -> bytes:
         "tokenizer.ggml.token_type": kinds,
         "tokenizer.ggml.scores": [-0.01 * at for at in range(len(tokens))],
         "general.name": "Tiny Vicuna",
+        **(changes or {}),
     }
-    return llama(version=version, tied=False, changes=changes, count=len(tokens))
+    return llama(version=version, tied=False, changes=all_changes, count=len(tokens))
 
 
 def ggjt() -> bytes:

@@ -105,6 +105,7 @@ class LlamaCppEngine:
         )
         self._tokens: PromptTokens | None = None
         self._architecture = ""
+        self._keeps_schemas = True
         self._context = settings.context
         self._gpu_layers = 0 if settings.device == "cpu" else settings.gpu_layers
         self._device = "cpu"
@@ -128,7 +129,7 @@ class LlamaCppEngine:
             self._context,
             settings.seats,
             self._device,
-            schema=True,
+            schema=self._keeps_schemas,
             scores=True,
             adapters=True,
         )
@@ -258,7 +259,8 @@ class LlamaCppEngine:
             body["n_predict"] = min(
                 request.sampling.max_tokens - before, self._context - len(prompt)
             )
-            body |= _held_to(request.schema, guidance=llama.facts["guidance"])
+            if self._keeps_schemas:
+                body |= _held_to(request.schema, guidance=llama.facts["guidance"])
             reply = _Reply(len(prompt), before, stops, begun=bool(prefix) or not free)
             async with (
                 llama.seats.seat(llama.key(request.affinity, request.adapter)) as seat,
@@ -375,6 +377,7 @@ class LlamaCppEngine:
         template = settings.template or guess(header.metadata, settings.model.name)
         self._tokens = PromptTokens(header, named(template))
         self._architecture = header.text("general.architecture")
+        self._keeps_schemas = not _hides_spaces(header)
         self._context = _context(header, settings.context)
         if self._context < settings.context:
             log.warning("context_limited", asked=settings.context, context=self._context)
@@ -576,6 +579,16 @@ def _relative(answer: Json, choices: Sequence[int]) -> list[float]:
     ]
     total = math.log(sum(math.exp(each) for each in logs))
     return [each - total for each in logs]
+
+
+def _hides_spaces(header: Header) -> bool:
+    """Whether llama.cpp shows its grammars the tokens without the spaces that they begin with.
+
+    It does where texts are given a space in front, as SentencePiece vocabularies mostly want it.
+    Grammars break at once then.
+    """
+    spaced = header.metadata.get("tokenizer.ggml.add_space_prefix", True)
+    return header.text("tokenizer.ggml.model") == "llama" and bool(spaced)
 
 
 def _context(header: Header, wanted: int) -> int:

@@ -245,6 +245,21 @@ async def test_a_reply_keeps_to_a_schema_and_is_compact(engine: LlamaCppEngine) 
         assert json.dumps(said, separators=(",", ":"), ensure_ascii=False) == text
 
 
+async def test_where_schemas_cannot_be_kept_it_is_told(start: Start, tmp_path: Path) -> None:
+    """llama.cpp's grammars fail for vocabularies that hide spaces; with spaces shown they work."""
+    file = tmp_path / "spaced.gguf"
+    file.write_bytes(sentencepiece())
+    engine = await start(file, context=256)
+    assert not engine.capabilities.schema
+    short = (Message("system", "s"), Message("user", "x"))
+    assert await answer(engine, request(messages=short, schema=SCHEMA))
+    file.write_bytes(sentencepiece(changes={"tokenizer.ggml.add_space_prefix": False}))
+    engine = await start(file, context=256)
+    assert engine.capabilities.schema
+    said = await answer(engine, request(messages=short, schema=SCHEMA, max_tokens=150))
+    jsonschema.validate(json.loads(said), SCHEMA)
+
+
 async def test_a_schema_that_cannot_be_kept_is_an_error(engine: LlamaCppEngine) -> None:
     """The reason is told, and the engine goes on."""
     with pytest.raises(ValueError, match="no such type"):
