@@ -20,7 +20,7 @@ from npc_server.library import Library, builtin_personas
 from npc_server.store import find_redis_server, open_store
 
 ENDPOINT_SECONDS = 10.0
-PACKAGES = ("websockets", "ctransformers", "redis", "pydantic", "orjson")
+PACKAGES = ("websockets", "xllamacpp", "ctransformers", "redis", "pydantic", "orjson")
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,8 +85,13 @@ def llama(
     tied: bool = True,
     changes: Mapping[str, Any] | None = None,
     count: int | None = None,
+    step: int = 1,
+    size: float = 0.001,
 ) -> bytes:
-    """A llama model of one layer with that vocabulary; it runs, and talks nonsense."""
+    """A llama model of one layer with that vocabulary; it runs, and talks nonsense.
+
+    With another ``step`` and numbers of more ``size`` it has opinions of its own.
+    """
     tokens, kinds, merges = vocabulary()
     count = count or len(tokens)
     metadata = {
@@ -127,15 +132,15 @@ def llama(
     if not tied:
         tensors["output.weight"] = (WIDTH, count)
     kept = {key: item for key, item in metadata.items() if item is not None}
-    return gguf(kept, tensors, version=version)
+    return gguf(kept, tensors, version=version, step=step, size=size)
 
 
-def sentencepiece(*, version: int = 2) -> bytes:
+def sentencepiece(*, version: int = 2, changes: Mapping[str, Any] | None = None) -> bytes:
     """A llama model of 2023: a SentencePiece vocabulary in which text can spell ``</s>``."""
     pieces = ["▁", *"abcdefghijklmnopqrstuvwxyz</>[]ISNT:", "</", "s>", "▁a", "[I", "NS"]
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
     kinds = [2, 3, 3] + [6] * 256 + [1] * len(pieces)
-    changes = {
+    all_changes = {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.pre": None,
         "tokenizer.ggml.merges": None,
@@ -144,8 +149,9 @@ def sentencepiece(*, version: int = 2) -> bytes:
         "tokenizer.ggml.token_type": kinds,
         "tokenizer.ggml.scores": [-0.01 * at for at in range(len(tokens))],
         "general.name": "Tiny Vicuna",
+        **(changes or {}),
     }
-    return llama(version=version, tied=False, changes=changes, count=len(tokens))
+    return llama(version=version, tied=False, changes=all_changes, count=len(tokens))
 
 
 def ggjt() -> bytes:
@@ -182,8 +188,9 @@ def ggjt() -> bytes:
 
 
 def numbers(count: int, step: int = 1, size: float = 0.001) -> bytes:
-    """So many small numbers, 32 bits each: from -3 to 3 times ``size``."""
-    return struct.pack(f"<{count}f", *(size * (at * step % 7 - 3) for at in range(count)))
+    """So many numbers of 32 bits, from -3 to 3 times ``size``; another ``step``, another order."""
+    mixed = ((at * at * (step - 1) % 101 + at) % 7 - 3 for at in range(count))
+    return struct.pack(f"<{count}f", *(size * number for number in mixed))
 
 
 def lora(*, step: int, rank: int = 4, alpha: float = 8.0, architecture: str = "llama") -> bytes:

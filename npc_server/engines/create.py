@@ -8,11 +8,16 @@ from npc_server.config import EngineSettings
 from npc_server.engines import models
 from npc_server.engines.base import Engine
 from npc_server.engines.ctransformers import CtransformersEngine, CtransformersSettings
+from npc_server.engines.gguf import read_header
+from npc_server.engines.llamacpp import LlamaCppEngine, LlamaCppSettings
+from npc_server.engines.model_info import llamacpp_reads
 from npc_server.engines.openai import OpenAIEngine, OpenAISettings
 from npc_server.engines.script import Script, load_script
 from npc_server.engines.scripted import ScriptedEngine
 from npc_server.engines.templates import named
-from npc_server.errors import ConfigError
+from npc_server.errors import ConfigError, ModelFileError
+
+MOST_LAYERS = 1_000
 
 
 def create_engine(settings: EngineSettings, *, models_dir: Path, start_timeout: float) -> Engine:
@@ -33,10 +38,30 @@ def create_engine(settings: EngineSettings, *, models_dir: Path, start_timeout: 
         return OpenAIEngine(_openai(settings, start_timeout))
     if settings.template is not None:
         named(settings.template)
+    path = models.resolve(settings.model, models_dir)
+    name = models.title(settings.model)
+    layers = MOST_LAYERS if settings.gpu_layers == "auto" else settings.gpu_layers
+    if settings.engine == "llamacpp" or (settings.engine == "auto" and _is_for_llamacpp(path)):
+        return LlamaCppEngine(
+            LlamaCppSettings(
+                model=path,
+                name=name,
+                template=settings.template,
+                context=settings.context,
+                seats=settings.seats,
+                threads=settings.threads,
+                device=settings.device,
+                gpu_layers=layers,
+                kv_cache=settings.kv_cache,
+                flash_attention=settings.flash_attention,
+                prompt_cache_mib=settings.prompt_cache_mib,
+                start_timeout=start_timeout,
+            )
+        )
     return CtransformersEngine(
         CtransformersSettings(
-            model=models.resolve(settings.model, models_dir),
-            name=models.title(settings.model),
+            model=path,
+            name=name,
             template=settings.template,
             context=settings.context,
             seats=settings.seats,
@@ -46,6 +71,14 @@ def create_engine(settings: EngineSettings, *, models_dir: Path, start_timeout: 
             start_timeout=start_timeout,
         )
     )
+
+
+def _is_for_llamacpp(path: Path) -> bool:
+    try:
+        return llamacpp_reads(read_header(path))
+    except ModelFileError:
+        # Whichever engine it is: it says so when it is started, and the server lives.
+        return True
 
 
 def _openai(settings: EngineSettings, start_timeout: float) -> OpenAISettings:

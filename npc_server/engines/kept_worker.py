@@ -71,7 +71,8 @@ async def load_worker(
     if facts["event"] == "failed":
         await worker.stop()
         kind = ConfigError if facts["kind"] == "ConfigError" else ModelFileError
-        raise kind(facts["message"])
+        said = worker.complaints if facts.get("unexplained") else ()
+        raise kind(" ".join([facts["message"], *said[:1]]))
     return worker
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from llguidance import LLMatcher
 
 from npc_server.engines.base import (
     Adapter,
@@ -26,6 +27,7 @@ from npc_server.engines.kept_worker import KeptWorker, load_worker
 from npc_server.engines.llamacpp_http import HttpFailed, HttpRefused, Json
 from npc_server.engines.llamacpp_running import RunningLlama
 from npc_server.engines.llamacpp_tokens import PromptTokens
+from npc_server.engines.model_info import llamacpp_reads
 from npc_server.engines.prefix import common_length
 from npc_server.engines.templates import guess, named
 from npc_server.engines.text_stream import StopFilter
@@ -103,6 +105,7 @@ class LlamaCppEngine:
         )
         self._tokens: PromptTokens | None = None
         self._architecture = ""
+        self._keeps_schemas = True
         self._context = settings.context
         self._gpu_layers = 0 if settings.device == "cpu" else settings.gpu_layers
         self._device = "cpu"
@@ -126,7 +129,7 @@ class LlamaCppEngine:
             self._context,
             settings.seats,
             self._device,
-            schema=True,
+            schema=self._keeps_schemas,
             scores=True,
             adapters=True,
         )
@@ -157,6 +160,7 @@ class LlamaCppEngine:
             EngineUnavailable: The worker crashed twice, or cannot be started.
             ModelFileError: The adapter cannot be used.
             TooLarge: The prompt does not fit into the context.
+            ValueError: The schema cannot be kept.
         """
         async with aclosing(self._pieces(request)) as pieces:
             yield pieces
@@ -255,7 +259,8 @@ class LlamaCppEngine:
             body["n_predict"] = min(
                 request.sampling.max_tokens - before, self._context - len(prompt)
             )
-            body |= _held_to(request.schema, guidance=llama.facts["guidance"])
+            if self._keeps_schemas:
+                body |= _held_to(request.schema, guidance=llama.facts["guidance"])
             reply = _Reply(len(prompt), before, stops, begun=bool(prefix) or not free)
             async with (
                 llama.seats.seat(llama.key(request.affinity, request.adapter)) as seat,
@@ -364,7 +369,7 @@ class LlamaCppEngine:
         """Read the model's header: what it is, and its tokens."""
         settings = self._settings
         header = read_header(settings.model)
-        if header.format != "GGUF" or header.version < 2:
+        if not llamacpp_reads(header):
             raise ModelFileError(
                 f"llama.cpp does not read {header.format} {header.version} files such as "
                 f"{settings.model.name}. Set NPC_ENGINE=ctransformers, or take a GGUF 3 file."
@@ -372,6 +377,7 @@ class LlamaCppEngine:
         template = settings.template or guess(header.metadata, settings.model.name)
         self._tokens = PromptTokens(header, named(template))
         self._architecture = header.text("general.architecture")
+        self._keeps_schemas = not _hides_spaces(header)
         self._context = _context(header, settings.context)
         if self._context < settings.context:
             log.warning("context_limited", asked=settings.context, context=self._context)
@@ -555,7 +561,12 @@ def _held_to(schema: Mapping[str, Any] | None, *, guidance: bool) -> Json:
     if not guidance:
         return {"json_schema": schema}
     compact = orjson.dumps({**schema, "x-guidance": {"whitespace_flexible": False}}).decode()
-    return {"grammar": f"%llguidance {{}}\nstart: %json {compact}"}
+    grammar = f"start: %json {compact}"
+    # llama.cpp would only log it, and hold the reply to nothing.
+    error = LLMatcher.validate_grammar(grammar)
+    if error:
+        raise ValueError(f"The schema cannot be kept: {error}")
+    return {"grammar": f"%llguidance {{}}\n{grammar}"}
 
 
 def _relative(answer: Json, choices: Sequence[int]) -> list[float]:
@@ -568,6 +579,16 @@ def _relative(answer: Json, choices: Sequence[int]) -> list[float]:
     ]
     total = math.log(sum(math.exp(each) for each in logs))
     return [each - total for each in logs]
+
+
+def _hides_spaces(header: Header) -> bool:
+    """Whether llama.cpp shows its grammars the tokens without the spaces that they begin with.
+
+    It does where texts are given a space in front, as SentencePiece vocabularies mostly want it.
+    Grammars break at once then.
+    """
+    spaced = header.metadata.get("tokenizer.ggml.add_space_prefix", True)
+    return header.text("tokenizer.ggml.model") == "llama" and bool(spaced)
 
 
 def _context(header: Header, wanted: int) -> int:

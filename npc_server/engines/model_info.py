@@ -12,6 +12,7 @@ from npc_server.engines.ggml_types import GGML_TYPES
 from npc_server.engines.gguf import Header
 from npc_server.engines.templates import guess
 
+ARCHITECTURE = "general.architecture"
 KINDS = {
     "falcon": ("falcon",),
     "gpt2": ("gpt2", "gpt-2", "cerebras"),
@@ -40,6 +41,7 @@ class ModelInfo:
         vocabulary: How many tokens it knows; 0 where the header does not tell.
         licence: As declared in the file; empty if it is not.
         template: The prompt template that would be used.
+        llamacpp: What llama.cpp makes of it.
         verdict: What ctransformers makes of it.
     """
 
@@ -54,6 +56,7 @@ class ModelInfo:
     vocabulary: int
     licence: str
     template: str
+    llamacpp: str
     verdict: str
 
     def one_line(self) -> str:
@@ -75,6 +78,7 @@ class ModelInfo:
             ("vocabulary", str(self.vocabulary or "")),
             ("licence", self.licence),
             ("template", self.template),
+            ("llama.cpp", self.llamacpp),
             ("ctransformers", self.verdict),
         ]
         return [(name, value) for name, value in rows if value]
@@ -82,7 +86,7 @@ class ModelInfo:
 
 def describe(path: Path, header: Header) -> ModelInfo:
     """Put a header into words."""
-    architecture = header.text("general.architecture")
+    architecture = header.text(ARCHITECTURE)
     stored: Counter[int] = Counter()
     for tensor in header.tensors:
         stored[tensor.type] += prod(tensor.shape)
@@ -99,8 +103,14 @@ def describe(path: Path, header: Header) -> ModelInfo:
         vocabulary=len(tokens) or header.number("vocabulary") or 0,
         licence=_printable(header.text("general.license")),
         template=guess(header.metadata, path.name),
+        llamacpp=_llamacpp_verdict(header),
         verdict=_verdict(path, header),
     )
+
+
+def llamacpp_reads(header: Header) -> bool:
+    """Whether the file is of a form that llama.cpp reads: GGUF from version 2 on."""
+    return header.format == "GGUF" and header.version >= 2
 
 
 def model_type(path: Path, header: Header) -> str | None:
@@ -116,6 +126,12 @@ def model_type(path: Path, header: Header) -> str | None:
         if any(sign in name for sign in signs):
             return kind
     return "falcon" if header.format == "GGCC" else "llama"
+
+
+def _llamacpp_verdict(header: Header) -> str:
+    if not llamacpp_reads(header):
+        return "cannot run it: it reads GGUF from version 2 on"
+    return f"runs it, if it knows the architecture {_printable(header.text(ARCHITECTURE))!r}"
 
 
 def _verdict(path: Path, header: Header) -> str:

@@ -55,6 +55,11 @@ class WorkerProcess:
         """The number of the process."""
         return self._process.pid
 
+    @property
+    def complaints(self) -> tuple[str, ...]:
+        """The last lines that it wrote to its standard error."""
+        return tuple(self._last_words)
+
     @classmethod
     async def launch(
         cls, module: str | Sequence[str], first: Json, *, seconds: float

@@ -39,7 +39,7 @@ def test_the_demo_has_three_turns(smollm2: Path, tmp_path: Path) -> None:
     out = run("demo", "--port", "0", "--model", str(smollm2), cwd=tmp_path)
     assert len(re.findall(r"^You: ", out, re.MULTILINE)) == 3
     assert len(re.findall(r"^Bram: ", out, re.MULTILINE)) >= 3
-    for word in ("ctransformers", "SmolLM2", "cpu", "first token after", "tokens/s"):
+    for word in ("llamacpp", "SmolLM2", "cpu", "first token after", "tokens/s"):
         assert word.lower() in out.lower()
 
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import orjson
 import pytest
-from model_files import llama
+from model_files import ggjt, llama
 
 from npc_server.config import EngineSettings
 from npc_server.engines import create_engine, models
 from npc_server.engines import download as fetching
 from npc_server.engines.base import Engine
 from npc_server.engines.ctransformers import CtransformersEngine
+from npc_server.engines.llamacpp import LlamaCppEngine
 from npc_server.engines.scripted import ScriptedEngine
 from npc_server.errors import ConfigError, ModelFileError
 
@@ -360,11 +361,12 @@ def test_files_are_models_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_info_is_read_without_loading(tmp_path: Path) -> None:
-    """What the header says is there in words, and what ctransformers makes of it."""
+    """What the header says is there in words, and what the engines make of it."""
     file = tmp_path / "tiny.gguf"
     file.write_bytes(llama(changes={"general.license": "mit\x1b[31m"}))
     rows = dict(models.info(file).rows())
     assert rows["ctransformers"] == "runs it after a rewrite"
+    assert rows["llama.cpp"].startswith("runs it")
     assert (rows["template"], rows["context"], rows["quantisation"]) == ("chatml", "256", "F32")
     assert rows["licence"] == "mit [31m"
     assert models.info(file).one_line() == "Tiny, GGUF 3, llama, F32, 0 MB"
@@ -390,18 +392,27 @@ def test_titles_are_no_paths(name: str, title: str) -> None:
 
 
 def test_settings_choose_the_engine(tmp_path: Path) -> None:
-    """Auto and ctransformers run the model's file, scripted runs a script; errors are told."""
+    """Auto takes llama.cpp for what it reads; each runs the file where asked; errors are told."""
     file = tmp_path / "tiny.gguf"
     file.write_bytes(MODEL)
+    old = tmp_path / "old.bin"
+    old.write_bytes(ggjt())
 
     def create(**fields: Any) -> Engine:
         settings = EngineSettings(**{"model": str(file), **fields})
         return create_engine(settings, models_dir=tmp_path / "models", start_timeout=10)
 
-    for name in ("auto", "ctransformers"):
+    for name, kind in (
+        ("auto", LlamaCppEngine),
+        ("llamacpp", LlamaCppEngine),
+        ("ctransformers", CtransformersEngine),
+    ):
         engine = create(engine=name)
-        assert isinstance(engine, CtransformersEngine)
+        assert isinstance(engine, kind)
         assert engine.capabilities.model == "tiny"
+    assert isinstance(create(model=str(old)), CtransformersEngine)
+    file.write_bytes(b"")
+    assert isinstance(create(), LlamaCppEngine)
     assert isinstance(create(engine="scripted"), ScriptedEngine)
     script = tmp_path / "script.yaml"
     script.write_text("model: mine")

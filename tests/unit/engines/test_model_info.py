@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from npc_server.engines.gguf import Header
-from npc_server.engines.model_info import describe, model_type
+from npc_server.engines.model_info import describe, llamacpp_reads, model_type
 
 
 @pytest.mark.parametrize(
@@ -39,5 +39,20 @@ def test_a_file_without_metadata_is_described() -> None:
         ("format", "GGJT 3"),
         ("vocabulary", "32000"),
         ("template", "vicuna"),
+        ("llama.cpp", "cannot run it: it reads GGUF from version 2 on"),
         ("ctransformers", "takes it for a llama model"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("format_", "version", "reads"),
+    [("GGUF", 3, True), ("GGUF", 2, True), ("GGUF", 1, False), ("GGJT", 3, False)],
+)
+def test_llama_cpp_reads_gguf_from_version_2_on(format_: str, version: int, reads: bool) -> None:
+    """The choice between the engines; the table says it too."""
+    header = Header(format_, version, 100, {"general.architecture": "qwen3"})
+    assert llamacpp_reads(header) is reads
+    verdict = describe(Path("model.gguf"), header).llamacpp
+    assert (
+        verdict == "runs it, if it knows the architecture 'qwen3'" if reads else "cannot" in verdict
+    )
