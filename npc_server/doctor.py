@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import os
 import platform
@@ -13,8 +14,12 @@ from pathlib import Path
 
 import psutil
 
-from npc_server.config import Settings, unknown_variables
+from npc_server.config import EngineSettings, Settings, unknown_variables
+from npc_server.engines import machine as machines
 from npc_server.engines import models
+from npc_server.engines.create import engine_kind
+from npc_server.engines.gguf import read_header
+from npc_server.engines.placement import footprint, plan
 from npc_server.errors import NpcError
 from npc_server.library import Library, builtin_personas
 from npc_server.store import find_redis_server, open_store
@@ -82,17 +87,40 @@ async def _processor(settings: Settings) -> str:
 
 
 async def _gpu(settings: Settings) -> str:
-    found = shutil.which("nvidia-smi")
-    if settings.gpu_layers and not found and platform.system() != "Darwin":
+    told = []
+    for name in settings.engine_names:
+        engine = settings.engine_settings(name)
+        lines = await asyncio.to_thread(_placement, engine, settings.models_dir)
+        several = len(settings.engine_names) > 1
+        told += [f"{name}: {line}" if several else line for line in lines]
+    return "\n".join(told)
+
+
+def _placement(engine: EngineSettings, models_dir: Path) -> list[str]:
+    """Where an engine's model runs, and why."""
+    kind = engine_kind(engine)
+    if kind in {"openai", "scripted"}:
+        return [f"the {kind} engine needs no device"]
+    path = models.find(engine.model, models_dir)
+    if path is None:
+        return [f"{engine.model} is not here yet, so nothing can be planned"]
+    native = kind == "ctransformers"
+    model = footprint(
+        read_header(path),
+        context=engine.context,
+        seats=engine.seats,
+        kv_cache="f16" if native else engine.kv_cache,
+        copies=engine.seats if native else 1,
+    )
+    machine = machines.for_ctransformers() if native else machines.for_llamacpp()
+    placed = plan(model, machine, engine.device, engine.gpu_layers)
+    if placed.warnings:
         raise NpcError(
-            "NPC_GPU_LAYERS is set, but no GPU driver was found. "
-            "Install the driver and `pip install ctransformers[cuda]`, or set it to 0."
+            f"{path.name}: {'; '.join(placed.warnings)}. "
+            "Set NPC_DEVICE and NPC_GPU_LAYERS to `auto`, or see docs/reference/models.md."
         )
-    if settings.gpu_layers:
-        return f"{settings.gpu_layers} layers go onto the GPU"
-    if found:
-        return "an NVIDIA GPU is there and not used; NPC_GPU_LAYERS=100 puts the model on it"
-    return "none found; the model runs on the processor"
+    verdict = f"{kind} runs {path.name} on {placed.device}, {placed.gpu_layers} layers on a GPU"
+    return [verdict, *(f"  {reason}" for reason in placed.reasons)]
 
 
 async def _memory(settings: Settings) -> str:
@@ -119,12 +147,21 @@ async def _data_folder(settings: Settings) -> str:
 
 
 async def _model(settings: Settings) -> str:
-    if settings.engine == "scripted":
+    engines = [settings.engine_settings(name) for name in settings.engine_names]
+    told = [_model_of(engine, settings.models_dir) for engine in engines]
+    return "\n".join(dict.fromkeys(told))
+
+
+def _model_of(engine: EngineSettings, models_dir: Path) -> str:
+    kind = engine_kind(engine)
+    if kind == "scripted":
         return "the scripted engine needs none"
-    path = models.find(settings.model, settings.models_dir)
+    if kind == "openai":
+        return f"{engine.model} at {engine.openai_base_url}"
+    path = models.find(engine.model, models_dir)
     if path is None:
         raise NpcError(
-            f"{settings.model} is not here yet. Run `npc-server models pull {settings.model}`."
+            f"{engine.model} is not here yet. Run `npc-server models pull {engine.model}`."
         )
     return models.info(path).one_line()
 

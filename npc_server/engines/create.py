@@ -13,6 +13,13 @@ from npc_server.engines.scripted import ScriptedEngine
 from npc_server.engines.templates import named
 
 
+def engine_kind(settings: EngineSettings) -> str:
+    """The engine that the settings come to: what ``auto`` is."""
+    if settings.engine != "auto":
+        return settings.engine
+    return "openai" if settings.openai_base_url else "ctransformers"
+
+
 def create_engine(settings: EngineSettings, *, models_dir: Path, start_timeout: float) -> Engine:
     """The engine that the settings ask for, not started yet.
 
@@ -37,7 +44,8 @@ def create_engine(settings: EngineSettings, *, models_dir: Path, start_timeout: 
             context=settings.context,
             seats=settings.seats,
             threads=settings.threads,
-            gpu_layers=0 if settings.gpu_layers == "auto" else settings.gpu_layers,
+            device=settings.device,
+            gpu_layers=settings.gpu_layers,
             cache_dir=models_dir,
             start_timeout=start_timeout,
         )
