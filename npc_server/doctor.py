@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import os
 import platform
@@ -13,8 +14,12 @@ from pathlib import Path
 
 import psutil
 
-from npc_server.config import Settings, unknown_variables
+from npc_server.config import EngineSettings, Settings, unknown_variables
 from npc_server.engines import create_engine, models
+from npc_server.engines import machine as machines
+from npc_server.engines.create import engine_kind
+from npc_server.engines.gguf import read_header
+from npc_server.engines.placement import footprint, plan
 from npc_server.errors import NpcError
 from npc_server.library import Library, builtin_personas
 from npc_server.store import find_redis_server, open_store
@@ -83,17 +88,40 @@ async def _processor(settings: Settings) -> str:
 
 
 async def _gpu(settings: Settings) -> str:
-    found = shutil.which("nvidia-smi")
-    if settings.gpu_layers and not found and platform.system() != "Darwin":
+    told = []
+    for name in settings.engine_names:
+        engine = settings.engine_settings(name)
+        lines = await asyncio.to_thread(_placement, engine, settings.models_dir)
+        several = len(settings.engine_names) > 1
+        told += [f"{name}: {line}" if several else line for line in lines]
+    return "\n".join(told)
+
+
+def _placement(engine: EngineSettings, models_dir: Path) -> list[str]:
+    """Where an engine's model runs, and why."""
+    if engine.remote or engine.engine == "scripted":
+        return ["the model does not run here, so it needs no device"]
+    path = models.find(engine.model, models_dir)
+    if path is None:
+        return [f"{engine.model} is not here yet, so nothing can be planned"]
+    kind = engine_kind(engine, models_dir)
+    native = kind == "ctransformers"
+    model = footprint(
+        read_header(path),
+        context=engine.context,
+        seats=engine.seats,
+        kv_cache="f16" if native else engine.kv_cache,
+        copies=engine.seats if native else 1,
+    )
+    machine = machines.for_ctransformers() if native else machines.for_llamacpp()
+    placed = plan(model, machine, engine.device, engine.gpu_layers)
+    if placed.warnings:
         raise NpcError(
-            "NPC_GPU_LAYERS is set, but no GPU driver was found. "
-            "Install the driver and `pip install ctransformers[cuda]`, or set it to 0."
+            f"{path.name}: {'; '.join(placed.warnings)}. "
+            "Set NPC_DEVICE and NPC_GPU_LAYERS to `auto`, or see docs/reference/models.md."
         )
-    if settings.gpu_layers:
-        return f"{settings.gpu_layers} layers go onto the GPU"
-    if found:
-        return "an NVIDIA GPU is there and not used; NPC_GPU_LAYERS=100 puts the model on it"
-    return "none found; the model runs on the processor"
+    verdict = f"{kind} runs {path.name} on {placed.device}, {placed.gpu_layers} layers on a GPU"
+    return [verdict, *(f"  {reason}" for reason in placed.reasons)]
 
 
 async def _memory(settings: Settings) -> str:
@@ -120,11 +148,17 @@ async def _data_folder(settings: Settings) -> str:
 
 
 async def _model(settings: Settings) -> str:
+    engines = [settings.engine_settings(name) for name in settings.engine_names]
+    told = [await _model_of(engine, settings.models_dir) for engine in engines]
+    return "\n".join(dict.fromkeys(told))
+
+
+async def _model_of(settings: EngineSettings, models_dir: Path) -> str:
     if settings.engine == "scripted":
         return "the scripted engine needs none"
     if settings.remote:
-        return await _endpoint(settings)
-    path = models.find(settings.model, settings.models_dir)
+        return await _endpoint(settings, models_dir)
+    path = models.find(settings.model, models_dir)
     if path is None:
         raise NpcError(
             f"{settings.model} is not here yet. Run `npc-server models pull {settings.model}`."
@@ -132,8 +166,8 @@ async def _model(settings: Settings) -> str:
     return models.info(path).one_line()
 
 
-async def _endpoint(settings: Settings) -> str:
-    engine = create_engine(settings, models_dir=settings.models_dir, start_timeout=ENDPOINT_SECONDS)
+async def _endpoint(settings: EngineSettings, models_dir: Path) -> str:
+    engine = create_engine(settings, models_dir=models_dir, start_timeout=ENDPOINT_SECONDS)
     try:
         await engine.start()
         facts = engine.capabilities

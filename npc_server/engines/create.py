@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from npc_server.config import EngineSettings
 from npc_server.engines import models
@@ -17,7 +18,25 @@ from npc_server.engines.scripted import ScriptedEngine
 from npc_server.engines.templates import named
 from npc_server.errors import ConfigError, ModelFileError
 
-MOST_LAYERS = 1_000
+Kind = Literal["llamacpp", "ctransformers", "openai", "scripted"]
+
+
+def engine_kind(settings: EngineSettings, models_dir: Path) -> Kind:
+    """The engine that the settings come to: what ``auto`` is.
+
+    Raises:
+        ModelFileError: The model is not here.
+    """
+    if settings.engine != "auto":
+        return settings.engine
+    if settings.remote:
+        return "openai"
+    path = models.resolve(settings.model, models_dir)
+    try:
+        return "llamacpp" if llamacpp_reads(read_header(path)) else "ctransformers"
+    except ModelFileError:
+        # Whichever engine it is: it says so when it is started, and the server lives.
+        return "llamacpp"
 
 
 def create_engine(settings: EngineSettings, *, models_dir: Path, start_timeout: float) -> Engine:
@@ -32,53 +51,50 @@ def create_engine(settings: EngineSettings, *, models_dir: Path, start_timeout: 
         ConfigError: The script, the template or the endpoint cannot be used.
         ModelFileError: The model is not here.
     """
-    if settings.engine == "scripted":
+    kind = engine_kind(settings, models_dir)
+    if kind == "scripted":
         return ScriptedEngine(load_script(settings.script) if settings.script else Script())
-    if settings.remote:
+    if kind == "openai":
         return OpenAIEngine(_openai(settings, start_timeout))
     if settings.template is not None:
         named(settings.template)
-    path = models.resolve(settings.model, models_dir)
-    name = models.title(settings.model)
-    layers = MOST_LAYERS if settings.gpu_layers == "auto" else settings.gpu_layers
-    if settings.engine == "llamacpp" or (settings.engine == "auto" and _is_for_llamacpp(path)):
-        return LlamaCppEngine(
-            LlamaCppSettings(
-                model=path,
-                name=name,
-                template=settings.template,
-                context=settings.context,
-                seats=settings.seats,
-                threads=settings.threads,
-                device=settings.device,
-                gpu_layers=layers,
-                kv_cache=settings.kv_cache,
-                flash_attention=settings.flash_attention,
-                prompt_cache_mib=settings.prompt_cache_mib,
-                start_timeout=start_timeout,
-            )
-        )
-    return CtransformersEngine(
-        CtransformersSettings(
-            model=path,
-            name=name,
-            template=settings.template,
-            context=settings.context,
-            seats=settings.seats,
-            threads=settings.threads,
-            gpu_layers=0 if settings.gpu_layers == "auto" else settings.gpu_layers,
-            cache_dir=models_dir,
-            start_timeout=start_timeout,
-        )
+    if kind == "llamacpp":
+        return LlamaCppEngine(_llamacpp(settings, models_dir, start_timeout))
+    return CtransformersEngine(_ctransformers(settings, models_dir, start_timeout))
+
+
+def _llamacpp(settings: EngineSettings, models_dir: Path, start_timeout: float) -> LlamaCppSettings:
+    return LlamaCppSettings(
+        model=models.resolve(settings.model, models_dir),
+        name=models.title(settings.model),
+        template=settings.template,
+        context=settings.context,
+        seats=settings.seats,
+        threads=settings.threads,
+        device=settings.device,
+        gpu_layers=settings.gpu_layers,
+        kv_cache=settings.kv_cache,
+        flash_attention=settings.flash_attention,
+        prompt_cache_mib=settings.prompt_cache_mib,
+        start_timeout=start_timeout,
     )
 
 
-def _is_for_llamacpp(path: Path) -> bool:
-    try:
-        return llamacpp_reads(read_header(path))
-    except ModelFileError:
-        # Whichever engine it is: it says so when it is started, and the server lives.
-        return True
+def _ctransformers(
+    settings: EngineSettings, models_dir: Path, start_timeout: float
+) -> CtransformersSettings:
+    return CtransformersSettings(
+        model=models.resolve(settings.model, models_dir),
+        name=models.title(settings.model),
+        template=settings.template,
+        context=settings.context,
+        seats=settings.seats,
+        threads=settings.threads,
+        device=settings.device,
+        gpu_layers=settings.gpu_layers,
+        cache_dir=models_dir,
+        start_timeout=start_timeout,
+    )
 
 
 def _openai(settings: EngineSettings, start_timeout: float) -> OpenAISettings:

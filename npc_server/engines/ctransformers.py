@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from npc_server.engines.base import (
     Adapter,
@@ -15,7 +17,10 @@ from npc_server.engines.base import (
     ScoreRequest,
     Usage,
 )
+from npc_server.engines.gguf import read_header
 from npc_server.engines.kept_worker import KeptWorker, load_worker
+from npc_server.engines.machine import for_ctransformers
+from npc_server.engines.placement import Footprint, Machine, Placement, fewer, footprint, plan
 from npc_server.engines.worker_process import Json, WorkerDied, WorkerProcess
 from npc_server.errors import BadMessage, EngineUnavailable, ModelFileError, TooLarge
 from npc_server.observability import get_logger
@@ -40,12 +45,14 @@ class CtransformersSettings:
         context: Tokens of prompt and reply; no more than the model was trained with.
         seats: Replies that are generated at once; fewer where memory is short.
         threads: Threads that compute; by default the cores, less one where there are three or more.
-        gpu_layers: Layers on the GPU.
+        device: ``auto``, ``cpu`` or a kind of GPU.
+        gpu_layers: Layers on the GPU; ``auto`` is as many as fit.
         cache_dir: Where a rewritten model goes if the model's own folder cannot be written.
         start_timeout: Seconds in which the model must be loaded.
         backoff_first: Seconds before a crashed worker is started again; doubled each time.
         backoff_most: The longest such wait, in seconds.
         command: The worker's command line, for tests.
+        machine: What there is to compute with, for tests; by default it is looked for.
     """
 
     model: Path
@@ -55,12 +62,14 @@ class CtransformersSettings:
     context: int = 2048
     seats: int = 4
     threads: int | None = None
-    gpu_layers: int = 0
+    device: str = "auto"
+    gpu_layers: int | Literal["auto"] = 0
     cache_dir: Path | None = None
     start_timeout: float = 180.0
     backoff_first: float = 0.1
     backoff_most: float = 30.0
     command: tuple[str, ...] = ()
+    machine: Machine | None = None
 
 
 class CtransformersEngine:
@@ -78,6 +87,7 @@ class CtransformersEngine:
             backoff_most=settings.backoff_most,
         )
         self._facts: Json = {}
+        self._gpu_layers: int | None = None
 
     @property
     def pid(self) -> int | None:
@@ -212,11 +222,35 @@ class CtransformersEngine:
         raise EngineUnavailable(f"The model's worker crashed twice; it was asked for {name}.")
 
     async def _launch(self) -> WorkerProcess:
+        """Load the model, with fewer layers on the GPU where they cannot be loaded."""
+        layers = await self._chosen_layers()
+        while True:
+            try:
+                worker = await self._load(layers)
+            except ModelFileError as error:
+                if layers == 0:
+                    raise
+                tried, layers = layers, fewer(layers)
+                log.warning("gpu_layers_reduced", tried=tried, layers=layers, reason=error.message)
+            else:
+                self._gpu_layers = layers
+                return worker
+
+    async def _chosen_layers(self) -> int:
+        if self._gpu_layers is None:
+            placed = await asyncio.to_thread(placement, self._settings)
+            log.info("model_placed", device=placed.device, gpu_layers=placed.gpu_layers)
+            for warning in placed.warnings:
+                log.warning("placement", reason=warning)
+            return placed.gpu_layers
+        return self._gpu_layers
+
+    async def _load(self, layers: int) -> WorkerProcess:
         settings = self._settings
         name = settings.model.name
         worker = await load_worker(
             settings.command or WORKER,
-            _load_command(settings),
+            _load_command(settings, layers),
             model=name,
             library="ctransformers",
             seconds=settings.start_timeout,
@@ -239,8 +273,28 @@ class CtransformersEngine:
             log.warning("template_unknown", model=settings.model.name, used="plain")
 
 
-def _load_command(settings: CtransformersSettings) -> Json:
-    wanted = asdict(settings)
+def placement(settings: CtransformersSettings) -> Placement:
+    """Where the model runs, and why. Looks at the machine where a GPU may be used.
+
+    Raises:
+        ModelFileError: The model cannot be read.
+    """
+    if settings.device == "cpu" or settings.gpu_layers == 0:
+        return plan(Footprint(0), Machine(), "cpu", 0)
+    # Each seat loads the weights that it has on the GPU by itself.
+    model = footprint(
+        read_header(settings.model),
+        context=settings.context,
+        seats=settings.seats,
+        copies=settings.seats,
+    )
+    machine = settings.machine or for_ctransformers()
+    return plan(model, machine, settings.device, settings.gpu_layers)
+
+
+def _load_command(settings: CtransformersSettings, layers: int) -> Json:
+    wanted = asdict(settings) | {"gpu_layers": layers}
+    del wanted["machine"]
     paths = {"model": str(settings.model.absolute())}
     if settings.cache_dir is not None:
         paths["cache_dir"] = str(settings.cache_dir.absolute())

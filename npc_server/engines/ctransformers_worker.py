@@ -102,7 +102,7 @@ def _load(wanted: Json, send: Send) -> tuple[Loop, Json]:
         NativeInstance,
         kind=wanted["model_type"] or model_type(model, header),
         context=context,
-        gpu_layers=wanted["gpu_layers"],
+        gpu_layers=_native_layers(header, wanted["gpu_layers"]),
         threads=wanted["threads"] or _threads(),
         library=library(wanted["gpu_layers"]),
     )
@@ -150,6 +150,17 @@ def _context(header: Header, wanted: int) -> int:
     """The context that is asked for, no longer than the one the model was trained with."""
     trained = header.number(f"{header.text('general.architecture')}.context_length")
     return min(wanted, trained) if trained else wanted
+
+
+def _native_layers(header: Header, layers: int) -> int:
+    """Layers as ctransformers counts them: where all are on the GPU, keys and values are two more.
+
+    Args:
+        header: The model's header.
+        layers: How many, the output counted as one.
+    """
+    own = header.number(f"{header.text('general.architecture')}.block_count")
+    return layers + 2 if own and layers > own else layers
 
 
 def _threads() -> int:

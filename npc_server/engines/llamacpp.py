@@ -27,7 +27,9 @@ from npc_server.engines.kept_worker import KeptWorker, load_worker
 from npc_server.engines.llamacpp_http import HttpFailed, HttpRefused, Json
 from npc_server.engines.llamacpp_running import RunningLlama
 from npc_server.engines.llamacpp_tokens import PromptTokens
+from npc_server.engines.machine import for_llamacpp
 from npc_server.engines.model_info import llamacpp_reads
+from npc_server.engines.placement import Footprint, fewer, footprint, plan
 from npc_server.engines.prefix import common_length
 from npc_server.engines.templates import guess, named
 from npc_server.engines.text_stream import StopFilter
@@ -61,8 +63,8 @@ class LlamaCppSettings:
         context: Tokens of prompt and reply; no more than the model was trained with.
         seats: Replies that are generated at once.
         threads: Threads that compute; by default the cores.
-        device: What computes; ``cpu`` keeps everything off a GPU.
-        gpu_layers: Layers on the GPU; fewer where its memory is short.
+        device: What computes: ``auto``, ``cpu`` or a kind of GPU.
+        gpu_layers: Layers on the GPU, or ``auto``; fewer where its memory turns out to be short.
         kv_cache: How what was read is stored: ``f16``, ``q8_0`` or ``q4_0``.
         flash_attention: ``auto``, ``on`` or ``off``.
         prompt_cache_mib: Memory for what those without a seat have read.
@@ -79,7 +81,7 @@ class LlamaCppSettings:
     seats: int = 4
     threads: int | None = None
     device: str = "cpu"
-    gpu_layers: int = 0
+    gpu_layers: int | Literal[auto] = "auto"
     kv_cache: str = "f16"
     flash_attention: str = "auto"
     prompt_cache_mib: int = 512
@@ -107,7 +109,8 @@ class LlamaCppEngine:
         self._architecture = ""
         self._keeps_schemas = True
         self._context = settings.context
-        self._gpu_layers = 0 if settings.device == "cpu" else settings.gpu_layers
+        self._footprint = Footprint(0)
+        self._gpu_layers: int | None = None
         self._device = "cpu"
         self._adapters: tuple[Path, ...] = ()
         self._unusable: dict[tuple[Path, float], str] = {}
@@ -377,6 +380,9 @@ class LlamaCppEngine:
         template = settings.template or guess(header.metadata, settings.model.name)
         self._tokens = PromptTokens(header, named(template))
         self._architecture = header.text("general.architecture")
+        self._footprint = footprint(
+            header, context=settings.context, seats=settings.seats, kv_cache=settings.kv_cache
+        )
         self._keeps_schemas = not _hides_spaces(header)
         self._context = _context(header, settings.context)
         if self._context < settings.context:
@@ -386,20 +392,31 @@ class LlamaCppEngine:
 
     async def _launch(self) -> RunningLlama:
         """Start a worker; with half of the layers on the GPU where all of them do not fit."""
+        layers = await self._chosen_layers()
         while True:
             try:
-                return await self._launch_with(self._gpu_layers)
+                llama = await self._launch_with(layers)
             except ModelFileError as error:
-                if not self._gpu_layers:
+                if layers == 0:
                     raise
-                fewer = self._gpu_layers // 2
-                log.warning(
-                    "gpu_layers_reduced",
-                    asked=self._gpu_layers,
-                    layers=fewer,
-                    reason=error.message,
-                )
-                self._gpu_layers = fewer
+                tried, layers = layers, fewer(layers)
+                log.warning("gpu_layers_reduced", tried=tried, layers=layers, reason=error.message)
+            else:
+                self._gpu_layers = layers
+                return llama
+
+    async def _chosen_layers(self) -> int:
+        settings = self._settings
+        if self._gpu_layers is not None:
+            return self._gpu_layers
+        if settings.device == "cpu" or settings.gpu_layers == 0:
+            return 0
+        machine = await asyncio.to_thread(for_llamacpp)
+        placed = plan(self._footprint, machine, settings.device, settings.gpu_layers)
+        log.info("model_placed", device=placed.device, gpu_layers=placed.gpu_layers)
+        for warning in placed.warnings:
+            log.warning("placement", reason=warning)
+        return placed.gpu_layers
 
     async def _launch_with(self, gpu_layers: int) -> RunningLlama:
         settings = self._settings

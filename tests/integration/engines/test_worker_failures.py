@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from engine_requests import answer, ended, pieces, request
+from model_files import llama
 
 from npc_server.engines.ctransformers import CtransformersEngine, CtransformersSettings
+from npc_server.engines.placement import Gpu, Machine
 from npc_server.errors import EngineUnavailable, ModelFileError
 
 PREAMBLE = """
@@ -255,4 +257,78 @@ async def test_leaving_a_reply_cancels_it_in_the_worker(make: Make) -> None:
     async with engine.generate(request()) as stream:
         assert (await anext(stream)).text == "One"
     assert await engine.count_tokens(["x"]) == [1]
+    await engine.close()
+
+
+CARD = Machine((Gpu("cuda", "a card", 8 << 30, 8 << 30),), frozenset({"cuda"}))
+
+
+@pytest.mark.parametrize("asked", ["auto", 9, 1000])
+async def test_fewer_layers_are_tried_where_the_gpu_is_too_small(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: int | str
+) -> None:
+    """Half as many after each crash or failure, then what worked; the log has both numbers."""
+    (tmp_path / "model.gguf").write_bytes(llama(changes={"llama.block_count": 8}))
+    engine = make(
+        """
+        tried = Path(sys.argv[1] + ".layers")
+        layers = load["gpu_layers"]
+        with tried.open("a") as file:
+            file.write(f"{layers} ")
+        if layers > 4:
+            os.kill(os.getpid(), 11)
+        if layers > 2:
+            send(event="failed", kind="ModelFileError", message="out of memory")
+            sys.exit(0)
+        ready()
+        for command in stream:
+            os._exit(1)
+        """,
+        gpu_layers=asked,
+        machine=CARD,
+    )
+    await engine.start()
+    layers = tmp_path / "starts.layers"
+    assert layers.read_text() == "9 4 2 "
+    said = capsys.readouterr().out
+    assert said.count("gpu_layers_reduced") == 2
+    assert "layers=4" in said
+    assert "tried=9" in said
+    with pytest.raises(EngineUnavailable):
+        await answer(engine, request())
+    assert set(layers.read_text().split()[3:]) == {"2"}
+    await engine.close()
+
+
+async def test_without_layers_on_the_gpu_a_failure_is_final(make: Make, tmp_path: Path) -> None:
+    """A model that cannot be loaded by the processor either is one error, after the last try."""
+    (tmp_path / "model.gguf").write_bytes(llama(changes={"llama.block_count": 8}))
+    engine = make(
+        """
+        Path(sys.argv[1]).open("a").write(f"{load['gpu_layers']} ")
+        send(event="failed", kind="ModelFileError", message="damaged")
+        """,
+        gpu_layers=3,
+        machine=CARD,
+    )
+    with pytest.raises(ModelFileError, match="damaged"):
+        await engine.start()
+    assert (tmp_path / "starts").read_text() == "3 1 0 "
+    await engine.close()
+
+
+async def test_without_a_gpu_the_processor_computes(make: Make, tmp_path: Path) -> None:
+    """Layers that were asked for are not asked of the worker where there is no card."""
+    (tmp_path / "model.gguf").write_bytes(llama())
+    engine = make(
+        """
+        Path(sys.argv[1]).write_text(str(load["gpu_layers"]))
+        ready()
+        list(stream)
+        """,
+        gpu_layers=3,
+        machine=Machine(),
+    )
+    await engine.start()
+    assert (tmp_path / "starts").read_text() == "0"
     await engine.close()

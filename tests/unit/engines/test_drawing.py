@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npc_server.engines.drawing import Logits, draw
+from npc_server.engines.drawing import Logits, draw, log_probabilities
 from npc_server.persona import Sampling
 
 NONE = np.asarray([], dtype=np.int64)
@@ -72,3 +72,19 @@ def test_a_token_is_always_drawn(
     array = np.asarray(logits, dtype=np.float32)
     chosen = sampling(top_k=top_k, top_p=top_p, temperature=temperature)
     assert 0 <= draw(array, [0], chosen, NONE, chance) < len(logits)
+
+
+def test_only_allowed_tokens_are_drawn() -> None:
+    """Of those the likeliest; tokens beyond the mask are never allowed, whatever the cuts."""
+    allowed = np.asarray([False, False, False, True])
+    for fields in ({"temperature": 0}, {"top_k": 2, "top_p": 0.5}, {"top_k": 0, "top_p": 1}):
+        drawn = {draw(LOGITS, [], sampling(**fields), NONE, c / 50, allowed) for c in range(50)}
+        assert drawn == {3}
+
+
+def test_probabilities_are_among_the_named() -> None:
+    """A softmax over some logits, in the order that was asked for; large ones do not overflow."""
+    found = np.exp(log_probabilities(LOGITS, [2, 1]))
+    assert found.tolist() == pytest.approx([1 / (1 + np.e), np.e / (1 + np.e)])
+    large: Logits = np.asarray([2000.0, 1000.0], dtype=np.float32)
+    assert log_probabilities(large, [0, 1]) == [0.0, -1000.0]

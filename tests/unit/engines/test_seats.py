@@ -8,8 +8,10 @@ from npc_server.engines.prefix import common_length
 from npc_server.engines.seats import BLOCK, Seat, Seats, chunk
 
 
-def take(seats: Seats, job: int, affinity: str, *, hint: bool = False) -> int | None:
-    seat = seats.take(job, affinity, hint=hint)
+def take(
+    seats: Seats, job: int, affinity: str, *, hint: bool = False, adapter: str = ""
+) -> int | None:
+    seat = seats.take(job, affinity, hint=hint, adapter=adapter)
     return None if seat is None else seat.number
 
 
@@ -101,3 +103,55 @@ def test_chunks_are_small_where_others_wait() -> None:
     """Alone a prompt is read faster; its last chunk is what is left."""
     assert [chunk(0, 200, alone=alone) for alone in (True, False)] == [64, 32]
     assert chunk(192, 200, alone=True) == 8
+
+
+def test_a_seat_belongs_to_an_adapter() -> None:
+    """The same affinity with another adapter gets another seat, and returns to each."""
+    seats = Seats(3, adapters=2)
+    for job, adapter in enumerate(["", "x", "y"]):
+        assert take(seats, job, "a", adapter=adapter) == job
+        seats.leave(job)
+    assert [take(seats, 10 + at, "a", adapter=name) for at, name in enumerate("yx")] == [2, 1]
+
+
+def test_a_seat_with_another_adapter_holds_nothing() -> None:
+    """What was read by one model is of no use to another."""
+    seats = Seats(1)
+    take(seats, 1, "a")
+    (seat,) = seats
+    seat.read(range(64))
+    seats.leave(1)
+    assert take(seats, 2, "a", adapter="x") == 0
+    assert (seat.tokens, seat.whole, seat.adapter, seat.affinity) == ([], 0, "x", "a")
+
+
+def test_an_empty_seat_with_the_adapter_comes_first() -> None:
+    """A forgotten seat keeps its instance, and is best for those who need the same."""
+    seats = Seats(3, adapters=2)
+    for job, adapter in enumerate("xy"):
+        take(seats, job, f"w/{adapter}", adapter=adapter)
+        seats.leave(job)
+    seats.forget("w/")
+    assert take(seats, 5, "w/new", adapter="y") == 1
+    assert take(seats, 6, "w/new", adapter="") == 0
+
+
+def test_adapters_are_bounded() -> None:
+    """One too many makes the seats of the one idle longest empty; where all are busy it waits."""
+    seats = Seats(4, adapters=2)
+    take(seats, 1, "a", adapter="x")
+    take(seats, 2, "b", adapter="y")
+    assert take(seats, 3, "c", adapter="z") is None
+    assert take(seats, 4, "c") == 2
+    seats.leave(2)
+    assert take(seats, 3, "c", adapter="z") == 1
+    assert {seat.adapter for seat in seats} == {"x", "z", ""}
+    assert take(seats, 5, "d", adapter="x") == 3
+
+
+def test_a_hint_with_another_adapter_gives_way_too() -> None:
+    """A reply takes its seat, and the seat then has the reply's adapter."""
+    seats = Seats(1, adapters=1)
+    take(seats, 1, "a", hint=True)
+    assert take(seats, 2, "b", adapter="x") == 0
+    assert [seat.adapter for seat in seats] == ["x"]

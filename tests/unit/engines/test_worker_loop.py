@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,9 +16,9 @@ from model_files import llama
 from npc_server.engines.bpe import BpeVocabulary
 from npc_server.engines.drawing import Logits
 from npc_server.engines.gguf import read_header
-from npc_server.engines.templates import named
+from npc_server.engines.templates import TEMPLATES, named
 from npc_server.engines.worker_loop import Json, Loop, Tokens
-from npc_server.errors import EngineUnavailable
+from npc_server.errors import EngineUnavailable, ModelFileError
 
 END = 2
 
@@ -270,3 +272,134 @@ def test_control_tokens_are_never_drawn(file: Path) -> None:
     tokens = Tokens(bench.vocabulary, named("chatml"))
     assert tokens.ends == {0, 2}
     assert tokens.barred.tolist() == [1, 3]
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}},
+    "required": ["name"],
+    "additionalProperties": False,
+}
+
+
+def test_a_reply_keeps_to_a_schema(file: Path) -> None:
+    """A model that wants to say something else says it inside the JSON; forced tokens are read."""
+    bench = Bench(file, "USER: [INST] abc")
+    bench.put("generate", 1, schema=SCHEMA, max_tokens=40)
+    bench.run(1)
+    assert json.loads(bench.said(1)).keys() == {"name"}
+    assert bench.last(1)["finish"] == "stop"
+    assert bench.last(1)["usage"][2] <= 40
+    # The name with its quotes is read in one go.
+    assert max(bench.reads[-30:]) > 5
+
+
+def test_a_schema_goes_on_from_a_prefix(file: Path) -> None:
+    """As after a crash: what was said counts, and the whole is valid."""
+    bench = Bench(file, "abc")
+    prefix = '{"name":"ab'
+    bench.put("generate", 1, schema=SCHEMA, prefix=prefix, max_tokens=20)
+    bench.run(1)
+    assert json.loads(prefix + bench.said(1)).keys() == {"name"}
+
+
+def test_a_schema_that_cannot_be_met_is_told(file: Path) -> None:
+    """An unknown keyword is an error at once; too few tokens give `length`."""
+    bench = Bench(file, "abc")
+    bench.put("generate", 1, schema={"not": {}})
+    assert (bench.last(1)["kind"], bench.last(1)["error"]) == ("BadMessage", "bad_message")
+    bench.put("generate", 2, schema=SCHEMA, max_tokens=3)
+    bench.run(2)
+    assert (bench.said(2), bench.last(2)["finish"]) == ('{"n', "length")
+
+
+def test_labels_are_scored_in_one_pass(file: Path) -> None:
+    """Probabilities add up to one, nothing is said, and the prompt stays cached."""
+    bench = Bench(file, "B")
+    bench.put("score", 1, user="x" * 140, labels=["A", "B", "C"], affinity="same")
+    bench.run(1)
+    scores = bench.last(1)["scores"]
+    assert sum(map(math.exp, scores)) == pytest.approx(1)
+    assert scores[1] == max(scores)
+    read = sum(bench.reads)
+    bench.put("score", 2, user="x" * 140, labels=["B"], affinity="same")
+    bench.run(2)
+    bench.put("generate", 3, user="x" * 140, affinity="same", max_tokens=1)
+    bench.run(3)
+    assert bench.last(2)["scores"] == [0.0]
+    assert sum(bench.reads) - read < 64
+    assert bench.last(3)["usage"][1] >= read // 32 * 32
+
+
+@pytest.mark.parametrize("labels", [["A", "A"], ["hello", "hello there"], ["A", ""], []])
+def test_labels_that_cannot_be_told_apart_are_refused(file: Path, labels: list[str]) -> None:
+    """Equal first tokens, and no token at all, are errors of the caller."""
+    bench = Bench(file, "A")
+    bench.put("score", 1, labels=labels)
+    assert bench.last(1)["kind"] == "ValueError"
+
+
+@pytest.mark.parametrize("template", sorted(TEMPLATES))
+def test_labels_begin_where_replies_begin(file: Path, template: str) -> None:
+    """In every template, prompt and label together are the prompt of a reply that is begun."""
+    tokens = Tokens(BpeVocabulary(read_header(file)), named(template))
+    messages = [["system", "S"], ["user", "U"]]
+    for prefix in ("", "I say "):
+        prompt, labels = tokens.labelled(messages, prefix, ["A", "B"])
+        for label, token in zip("AB", labels, strict=True):
+            whole = tokens.prompt(messages, prefix + label)
+            assert [*prompt, token] == whole[: len(prompt) + 1]
+
+
+def test_a_score_and_a_hint_can_be_cancelled(file: Path) -> None:
+    """Each frees its seat at once for the reply that waits."""
+    for op in ("score", "warm"):
+        bench = Bench(file, "abc", seats=1)
+        bench.put(op, 1, user="x" * 400, labels=["A"])
+        bench.loop.turn()
+        bench.put("generate", 2)
+        bench.put("cancel", 1)
+        bench.loop.turn()
+        assert [job.id for job in bench.loop._active] == [2]
+        bench.run(2)
+        assert not [event for event in bench.events if event["id"] == 1]
+
+
+def test_a_reply_waits_for_its_adapter(file: Path) -> None:
+    """Others go on meanwhile; then it runs on an instance of the merged file."""
+    bench = Bench(file, "abc")
+    bench.put("generate", 1, adapter=["gruff.gguf", 1.0])
+    bench.put("generate", 2)
+    bench.run(2)
+    assert bench.loaded == [""]
+    bench.merges["gruff.gguf"].set_result("merged.gguf")
+    bench.run(1)
+    assert bench.loaded == ["", "merged.gguf"]
+    assert bench.said(1) == "abc"
+
+
+def test_a_bad_adapter_fails_its_reply_alone(file: Path) -> None:
+    """The error of the merge is the reply's; a reply that was cancelled meanwhile is gone."""
+    bench = Bench(file, "abc", seats=1)
+    for number in (1, 2):
+        bench.put("generate", number, adapter=["bad.gguf", 1.0])
+    bench.put("generate", 3)
+    bench.put("cancel", 2)
+    bench.run(3)
+    bench.merges["bad.gguf"].set_exception(ModelFileError("no room"))
+    bench.run(1)
+    assert (bench.last(1)["kind"], bench.last(1)["message"]) == ("ModelFileError", "no room")
+    assert not [event for event in bench.events if event["id"] == 2]
+
+
+def test_an_adapter_s_instance_goes_when_its_seat_does(file: Path) -> None:
+    """With one seat, each other adapter loads anew, and one instance at a time is held."""
+    bench = Bench(file, "abc", seats=1)
+    for number, adapter in enumerate(["x", "y", "x"], 1):
+        bench.put("generate", number, adapter=[adapter, 1.0])
+        merge = bench.merges[adapter]
+        if not merge.done():
+            merge.set_result(adapter)
+        bench.run(number)
+        assert [name for name, _ in bench.loop._instances.values()] == [adapter]
+    assert bench.loaded == ["x", "y", "x"]
