@@ -66,6 +66,7 @@ function start() {
     i18n,
     onPrompt: (turn) => prompts.open(turn.key),
     onAgain: (turn) => talk.sayAgain(turn),
+    onAct: (...result) => talk.act(...result),
   });
 
   const client = createClient({

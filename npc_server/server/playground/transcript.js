@@ -19,9 +19,10 @@ const ANNOUNCEMENTS_KEPT = 6;
  * @param {import("./i18n.js").I18n} options.i18n
  * @param {(turn: Turn) => void} options.onPrompt
  * @param {(turn: Turn) => void} options.onAgain
+ * @param {import("./talk.js").OnAct} options.onAct
  */
-export function createTranscript({ scroller, list, empty, live, i18n, onPrompt, onAgain }) {
-  const turnView = createTurnView({ i18n, onPrompt, onAgain });
+export function createTranscript({ scroller, list, empty, live, i18n, ...on }) {
+  const turnView = createTurnView({ i18n, ...on });
   /** @type {Map<Turn, {node: HTMLElement, paint: (playing: boolean) => void}>} */
   const views = new Map();
   let follow = true;
