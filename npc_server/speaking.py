@@ -249,6 +249,7 @@ class Speaker:
         prompt = await self._prompt(state, npc, persona)
         self._keep_prompt(state, speech.reply.turn, prompt)
         parser, prompt = await self._act(state, npc, persona, prompt, speech, go, propose)
+        self._keep_prompt(state, speech.reply.turn, prompt)
         async with self._scheduler.seat():
             self._metrics.queue_wait.observe(speech.seated())
             finish = await self._generate(state, npc, persona, prompt, speech, go, parser)
