@@ -55,6 +55,22 @@ class Client:
             if event.get("re") == command and event["type"] != "turn":
                 return _good(event)
 
+    async def answer(
+        self, action: Json, *, ok: bool, reason: str | None = None, result: Any = None
+    ) -> str:
+        """Tell what became of a ``reply.action`` that this session was to execute.
+
+        Args:
+            action: The event.
+            ok: Whether it was done.
+            reason: Why it was not, in words that the NPC can take up.
+            result: What came of it, any short JSON.
+        """
+        told = {"ok": ok, "reason": reason, "result": result}
+        return await self.send(
+            "action.result", conversation=action["conversation"], call=action["call"], **told
+        )
+
     async def until_idle(self) -> AsyncIterator[Json]:
         """The events up to and with the next ``scene.idle``.
 

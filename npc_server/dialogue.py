@@ -13,17 +13,16 @@ from typing import Any
 
 import orjson
 
+from npc_server import past
 from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
 from npc_server.conversation import rules
-from npc_server.conversation.audience import heard_by, was_cut
-from npc_server.conversation.model import Conversation, Member, Turn
+from npc_server.conversation.model import Conversation, Member
 from npc_server.conversation.rules import Addressed, Change
 from npc_server.errors import (
     Busy,
     Conflict,
     Forbidden,
-    NotFound,
     NpcError,
     StoreUnavailable,
     TooLarge,
@@ -46,7 +45,6 @@ from npc_server.store import Answer, Consent, RevisionConflict, Store
 
 log = get_logger(__name__)
 
-EXPORT_PAGE = 200
 RESULT_BYTES = 4_096
 
 
@@ -369,18 +367,10 @@ class Dialogue:
             NotFound: The conversation is not the caller's, or there is no such turn.
         """
         room, player = await self.rooms.enter(caller, command)
-        state = room.state
-        end = rules.next_index(state)
-        if command.before is not None:
-            end = await self._index_of(state, command.before)
-        turns = await self.store.turns_before(state.world, state.id, end, command.limit + 1)
-        heard = heard_by(turns[-command.limit :], player.id)
-        return events.History(
-            re=command.id,
-            conversation=state.id,
-            turns=[_history_turn(turn) for turn in heard],
-            more=len(turns) > command.limit,
+        turns, more = await past.history(
+            self.store, room.state, player, before=command.before, limit=command.limit
         )
+        return events.History(re=command.id, conversation=room.state.id, turns=turns, more=more)
 
     async def forget(
         self, caller: Caller, command: commands.PlayerForget
@@ -420,7 +410,7 @@ class Dialogue:
         for conversation in await self.store.conversations_of(caller.world, ref):
             room = await self.rooms.find(caller.world, conversation)
             if room is not None:
-                pages.extend(await self._export_pages(room.state, ref))
+                pages.extend(await past.export(self.store, room.state, ref))
         return [
             events.PlayerExported(
                 re=command.id,
@@ -615,38 +605,6 @@ class Dialogue:
         caller.send(ack)
         return told
 
-    async def _index_of(self, state: Conversation, turn: str) -> int:
-        found = next((t.index for t in state.turns if t.id == turn), None)
-        if found is None:
-            older = await self.store.turns_before(
-                state.world, state.id, state.turns[0].index if state.turns else 0, 100_000
-            )
-            found = next((t.index for t in older if t.id == turn), None)
-        if found is None:
-            raise NotFound("There is no such turn in this conversation.")
-        return found
-
-    async def _export_pages(self, state: Conversation, ref: str) -> list[dict[str, Any]]:
-        player = state.player(ref)
-        if player is None:
-            return []
-        turns = await self.store.turns_before(
-            state.world, state.id, rules.next_index(state), 100_000
-        )
-        heard = [
-            _history_turn(turn).model_dump(exclude_none=True)
-            for turn in heard_by(turns, player.id, replaced=True)
-        ]
-        about = {
-            "conversation": state.id,
-            "world": state.world,
-            "created_ms": state.created_ms,
-            "cast": [member.model_dump() for member in rules.cast_of(state)],
-            "state": [mood.model_dump() for mood in rules.moods_of(state)],
-        }
-        chunks = [heard[n : n + EXPORT_PAGE] for n in range(0, len(heard), EXPORT_PAGE)] or [[]]
-        return [{**about, "turns": chunk} for chunk in chunks]
-
     def _refuse_one_too_many(self, caller: Caller, conversation: str | None) -> None:
         allowed = self.settings.limits.conversations
         mine = [r.state.id for r in self.rooms.all() if caller.session in r.listeners]
@@ -704,21 +662,3 @@ def _cut_played(
     if heard is None:
         return Change(state)
     return rules.heard_less(state, turn, player.id, heard)
-
-
-def _history_turn(turn: Turn) -> events.HistoryTurn:
-    return events.HistoryTurn(
-        turn=turn.id,
-        kind=turn.kind,
-        speaker=turn.speaker,
-        to=list(turn.to),
-        text=turn.text,
-        at_ms=turn.at_ms,
-        cut=was_cut(turn),
-        replaced_by=turn.replaced_by,
-        actions=[
-            events.PastAction(call=a.call, name=a.name, args=a.args, ok=a.ok, reason=a.reason)
-            for a in turn.actions
-        ]
-        or None,
-    )

@@ -233,8 +233,10 @@ class Speaker:
         prompt = await self._prompter.prompt(brain, state, utterance.npc, persona)
         self._prompter.keep(state, speech.reply.turn, prompt)
         parser = await self._act(brain, utterance, prompt)
+        prompt = await self._told(brain, utterance, prompt)
+        self._prompter.keep(state, speech.reply.turn, prompt)
         request = GenerateRequest(
-            messages=await self._told(brain, utterance, prompt),
+            messages=prompt.messages,
             sampling=sampling_for(brain, persona),
             affinity=affinity_of(state, utterance.npc),
             stop=stops(state.members),
@@ -297,20 +299,18 @@ class Speaker:
             except Recalled:
                 again = True
 
-    async def _told(
-        self, brain: Brain, utterance: Utterance, prompt: Prompt
-    ) -> tuple[Message, ...]:
+    async def _told(self, brain: Brain, utterance: Utterance, prompt: Prompt) -> Prompt:
         """The prompt with what the game wants and what the NPC did, where there is room for it."""
         messages = _instructed(utterance, prompt)
         decision, outcome = utterance.decision, utterance.outcome
         if decision is not None and outcome is not None:
             messages = speaking_messages(messages, utterance.persona, decision, outcome)
         if messages == prompt.messages:
-            return messages
+            return prompt
         longest = sampling_for(brain, utterance.persona).max_tokens
         room = brain.engine.capabilities.context - longest
         fits = await brain.engine.count_prompt(messages) <= room
-        return messages if fits else prompt.messages
+        return replace(prompt, messages=messages) if fits else prompt
 
     async def _scheduled(
         self, brain: Brain, utterance: Utterance, request: GenerateRequest, parser: ReplyParser

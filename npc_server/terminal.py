@@ -69,7 +69,7 @@ class Wrapping:
 
 
 async def show_reply(client: Client, name: str, console: Console) -> Said:
-    """Print a reply as it streams, up to the next idle moment."""
+    """Print a reply as it streams, up to the next idle moment. What the NPC does is accepted."""
     text, done, out = "", None, Wrapping(console)
     out.write(f"{name}: ")
     async for event in client.until_idle():
@@ -84,6 +84,17 @@ async def show_reply(client: Client, name: str, console: Console) -> Said:
                 gesture = event["gesture"].replace("_", " ")
                 space = " " if text and not text[-1].isspace() else ""
                 out.write(f"{space}[{gesture}] ", "dim italic")
+                out.flush("dim italic")
+            case "reply.action":
+                out.flush("" if text else "bold cyan")
+                args = ", ".join(f"{name}: {value}" for name, value in event["args"].items())
+                deed = event["name"].replace("_", " ") + (f" ({args})" if args else "")
+                out.write(f"[{deed}] ", "dim italic")
+                out.flush("dim italic")
+                if event["execute"]:
+                    await client.answer(event, ok=True)
+            case "action.settled" if not event["ok"]:
+                out.write(f"[refused: {event.get('reason')}] ", "dim italic")
                 out.flush("dim italic")
             case "reply.done":
                 done = event

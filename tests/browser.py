@@ -42,8 +42,20 @@ WELL = (
 )
 TALE = "옛날 옛적에 호랑이 한 마리가 살았단다. 그 호랑이는 곶감을 제일 무서워했지. 왜 그랬을까?"
 LONG = "One word after another, and then one more. " * 12
+GIVES: Json = {
+    "emotion": "happy",
+    "intensity": 2,
+    "gesture": "nod",
+    "action": "give_item",
+    "args": {"item": "knife", "count": 1},
+}
+SERVES: Json = {**GIVES, "gesture": "none", "action": "serve", "args": {"dish": "stew"}}
 SCRIPT: Json = {
     "rules": [
+        {"match": "sell me a knife", "json": GIVES},
+        {"match": "some supper", "json": SERVES},
+        {"match": "refused: No room", "reply": "Then make room first, and come back."},
+        {"match": "You did this", "reply": "There you are. Mind the edge."},
         {"match": "mare", "reply": MARE, "first_ms": 210, "piece_ms": 30},
         {"match": "the well", "reply": WELL, "first_ms": 180, "piece_ms": 30},
         {"match": "story", "reply": STORY, "first_ms": 60, "piece_ms": 40},

@@ -1,12 +1,14 @@
 """Streamed text is wrapped between words."""
 
 import io
+from collections.abc import AsyncIterator
 
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from npc_server.terminal import Wrapping
+from npc_server.client import Json
+from npc_server.terminal import Wrapping, show_reply
 
 
 def printed(pieces: list[str], width: int) -> str:
@@ -33,3 +35,37 @@ def test_wide_letters_take_two_columns() -> None:
 def test_nothing_is_lost(pieces: list[str], width: int) -> None:
     """Line breaks are all that is added."""
     assert printed(pieces, width).replace("\n", "") == "".join(pieces).replace("\n", "")
+
+
+class Played:
+    """A client to which a reply with an action comes."""
+
+    def __init__(self, *events: Json) -> None:
+        self.events = events
+        self.answers: list[tuple[str, bool]] = []
+
+    async def until_idle(self) -> AsyncIterator[Json]:
+        for event in self.events:
+            yield event
+
+    async def answer(self, action: Json, *, ok: bool) -> None:
+        self.answers.append((action["call"], ok))
+
+
+async def test_what_an_npc_does_is_shown_and_accepted() -> None:
+    """An action is printed before the words; it is answered where this session is to do it."""
+    console = Console(file=io.StringIO(), width=60, color_system=None)
+    action = {"type": "reply.action", "name": "give_item", "args": {"item": "knife"}}
+    client = Played(
+        {**action, "call": "a", "execute": True},
+        {**action, "call": "b", "execute": False, "args": {}},
+        {"type": "action.settled", "call": "b", "ok": False, "reason": "no room"},
+        {"type": "reply.delta", "text": "There."},
+        {"type": "reply.done", "finish": "stop"},
+    )
+    await show_reply(client, "Bram", console)  # type: ignore[arg-type]
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue() == (
+        "Bram: [give item (item: knife)] [give item] [refused: no \nroom] There.\n"
+    )
+    assert client.answers == [("a", True)]

@@ -67,6 +67,7 @@ function start() {
     onPrompt: (turn) => prompts.open(turn.key),
     onAgain: (turn) => talk.sayAgain(turn),
     onAnew: (turn) => talk.anew(turn),
+    onAct: (...result) => talk.act(...result),
   });
 
   const client = createClient({

@@ -20,7 +20,21 @@
  * @property {string} [answers] Of a reply, the turn that it answers.
  * @property {boolean} [replaced] It was said anew, and is no part of the conversation any more.
  * @property {string} [command] Of the player's turn, the id of the command that made it.
+ * @property {Deed[]} [deeds] Of a reply, what the NPC did with it.
  * @property {boolean} [cut] From `history`: the text is what was heard, and there was more.
+ */
+
+/**
+ * Something that an NPC does in the game.
+ * @typedef {object} Deed
+ * @property {string} call
+ * @property {string} name
+ * @property {Record<string, any>} args
+ * @property {boolean} confirm Whether the NPC waits for the game.
+ * @property {boolean} [execute] Whether this page is to do it.
+ * @property {boolean} [ok] What the game told; missing while it has not.
+ * @property {string} [reason] Why it was refused.
+ * @property {boolean} [sent] Whether this page has answered.
  */
 
 /**
@@ -117,8 +131,8 @@ export function prepend(state, event) {
   const known = new Set(state.turns.map((turn) => turn.key));
   const older = event.turns
     .filter((/** @type {any} */ turn) => !known.has(turn.turn))
-    .map((/** @type {any} */ { turn, kind, speaker, text, cut }) =>
-      complete({ key: turn, kind, speaker, text, cut, status: "done" }),
+    .map((/** @type {any} */ { turn, kind, speaker, text, cut, actions: deeds }) =>
+      complete({ key: turn, kind, speaker, text, cut, deeds, status: "done" }),
     );
   state.turns.unshift(...older);
   return older;
@@ -185,6 +199,22 @@ const HANDLERS = {
     const turn = reply(state, event.turn);
     turn.text += event.text;
     turn.status = "speaking";
+    return turn;
+  },
+
+  "reply.action"(state, event) {
+    const turn = reply(state, event.turn);
+    const { call, name, args, confirm, execute } = event;
+    const known = turn.deeds?.find((deed) => deed.call === call);
+    if (known) known.execute ||= execute;
+    else turn.deeds = [...(turn.deeds ?? []), { call, name, args, confirm, execute }];
+    return turn;
+  },
+
+  "action.settled"(state, event) {
+    const turn = findTurn(state, event.turn);
+    const deed = turn?.deeds?.find((known) => known.call === event.call);
+    if (deed) Object.assign(deed, { ok: event.ok, reason: event.reason });
     return turn;
   },
 

@@ -5,6 +5,8 @@ import { createPlayback } from "./playback.js";
 
 /** @typedef {import("./conversation.js").Conversation} Conversation */
 /** @typedef {import("./conversation.js").Turn} Turn */
+/** @typedef {import("./conversation.js").Deed} Deed */
+/** @typedef {(turn: Turn, deed: Deed, ok: boolean, reason?: string) => void} OnAct */
 
 const HISTORY_PAGE = 50;
 const REOPEN_AFTER_MS = 1_000;
@@ -236,6 +238,17 @@ export function createTalk({ client, me, pace, screen }) {
       turn.error = undefined;
       paint([turn]);
       transmit(turn);
+    },
+
+    /**
+     * Tell what became of what the NPC did.
+     * @type {OnAct}
+     */
+    act(turn, deed, ok, reason) {
+      if (!state || !isOpen) return;
+      deed.sent = true;
+      client.send("action.result", { conversation: state.id, call: deed.call, ok, reason });
+      paint([turn]);
     },
 
     /** Cut the reply that is being spoken, or still plays. */

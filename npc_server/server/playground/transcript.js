@@ -20,9 +20,10 @@ const ANNOUNCEMENTS_KEPT = 6;
  * @param {(turn: Turn) => void} options.onPrompt
  * @param {(turn: Turn) => void} options.onAgain
  * @param {(turn: Turn) => void} options.onAnew
+ * @param {import("./talk.js").OnAct} options.onAct
  */
-export function createTranscript({ scroller, list, empty, live, i18n, onPrompt, onAgain, onAnew }) {
-  const turnView = createTurnView({ i18n, onPrompt, onAgain, onAnew });
+export function createTranscript({ scroller, list, empty, live, i18n, ...on }) {
+  const turnView = createTurnView({ i18n, ...on });
   /** @type {Map<Turn, {node: HTMLElement, paint: (playing: boolean) => void}>} */
   const views = new Map();
   let follow = true;

@@ -1,5 +1,6 @@
 /** One turn on the screen. */
 
+import { deedChip } from "./deeds.js";
 import { el } from "./dom.js";
 import { languageOf, split } from "./text.js";
 import { timingsBar } from "./timings.js";
@@ -25,8 +26,9 @@ export function heardAndNot(turn) {
  * @param {(turn: Turn) => void} options.onPrompt
  * @param {(turn: Turn) => void} options.onAgain
  * @param {(turn: Turn) => void} options.onAnew
+ * @param {import("./talk.js").OnAct} options.onAct
  */
-export function createTurnView({ i18n, onPrompt, onAgain, onAnew }) {
+export function createTurnView({ i18n, onPrompt, onAgain, onAnew, onAct }) {
   /**
    * @param {Turn} turn
    * @param {{name: string, mine: boolean, playing: boolean}} about
@@ -35,14 +37,16 @@ export function createTurnView({ i18n, onPrompt, onAgain, onAnew }) {
   return function turnView(turn, { name, mine, playing }) {
     const said = el("span", { class: "heard" });
     const rest = el("span", { class: "rest" });
+    const deeds = el("ul", { class: "deeds", hidden: true });
     const words = el("p", { class: "words", dir: "auto" }, said, rest);
     const foot = el("div", { class: "foot" });
     const speaker = el("h3", { class: "speaker", text: name });
     if (mine) i18n.put(speaker, "you");
     if (turn.kind === "event") i18n.put(speaker, "event");
     const side = mine ? "mine" : "theirs";
-    const node = el("li", { class: `turn ${side} ${turn.kind}` }, speaker, words, foot);
+    const node = el("li", { class: `turn ${side} ${turn.kind}` }, speaker, deeds, words, foot);
     let painted = "";
+    let paintedDeeds = "";
 
     /** @param {boolean} stillPlaying */
     function paint(stillPlaying) {
@@ -57,7 +61,19 @@ export function createTurnView({ i18n, onPrompt, onAgain, onAnew }) {
       const speaking = turn.kind === "reply" && (turn.status !== "done" || stillPlaying);
       node.classList.toggle("speaking", speaking);
       node.classList.toggle("replaced", Boolean(turn.replaced));
+      paintDeeds();
       paintFoot(heard, speaking);
+    }
+
+    function paintDeeds() {
+      const now = JSON.stringify(turn.deeds ?? []);
+      if (now === paintedDeeds) return;
+      paintedDeeds = now;
+      const chips = (turn.deeds ?? []).map((deed) =>
+        deedChip(deed, i18n, (...result) => onAct(turn, ...result)),
+      );
+      deeds.replaceChildren(...chips);
+      deeds.hidden = chips.length === 0;
     }
 
     /** @param {string} unheard */

@@ -52,7 +52,7 @@ async def test_the_line_agrees_with_the_act(start: Start) -> None:
     async with start(SCRIPT) as app, session(app.address) as client:
         conversation = await opened(client)
         await client.send("say", conversation=conversation, text="A knife, please.")
-        before = []
+        before: list[Json] = []
         while not before or before[-1]["type"] != "reply.action":
             before.append(await client.receive())
         assert not of(before, "reply.delta")

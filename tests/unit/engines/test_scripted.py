@@ -272,4 +272,6 @@ def test_the_documented_script_is_a_script(tmp_path: Path) -> None:
     example = page.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
     file = tmp_path / "script.yaml"
     file.write_text(example, encoding="utf-8")
-    assert [rule.match for rule in load_script(file).rules] == ["sword", "hello", "crash"]
+    assert [rule.match for rule in load_script(file).rules] == [
+        *("sword", "hello", "crash", "may I have the knife", "who speaks next")
+    ]

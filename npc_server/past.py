@@ -1,0 +1,86 @@
+"""What a player may see of the past: its history in pages, and all that is kept of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from npc_server.conversation import rules
+from npc_server.conversation.audience import heard_by, was_cut
+from npc_server.conversation.model import Conversation, Member, Turn
+from npc_server.errors import NotFound
+from npc_server.protocol import events
+from npc_server.store import Store
+
+EXPORT_PAGE = 200
+ALL_TURNS = 100_000
+
+
+async def history(
+    store: Store, state: Conversation, player: Member, *, before: str | None, limit: int
+) -> tuple[list[events.HistoryTurn], bool]:
+    """What a player heard, oldest first, and whether there is more before it.
+
+    Args:
+        store: Where older turns are.
+        state: The conversation.
+        player: Who heard it.
+        before: Only turns before this one.
+        limit: How many turns are looked at.
+
+    Raises:
+        NotFound: There is no such turn.
+    """
+    end = rules.next_index(state) if before is None else await _index_of(store, state, before)
+    turns = await store.turns_before(state.world, state.id, end, limit + 1)
+    heard = heard_by(turns[-limit:], player.id)
+    return [_as_told(turn) for turn in heard], len(turns) > limit
+
+
+async def export(store: Store, state: Conversation, ref: str) -> list[dict[str, Any]]:
+    """All that a player heard in a conversation, in pages; none where it is not in it."""
+    player = state.player(ref)
+    if player is None:
+        return []
+    turns = await store.turns_before(state.world, state.id, rules.next_index(state), ALL_TURNS)
+    heard = [
+        _as_told(turn).model_dump(exclude_none=True)
+        for turn in heard_by(turns, player.id, replaced=True)
+    ]
+    about = {
+        "conversation": state.id,
+        "world": state.world,
+        "created_ms": state.created_ms,
+        "cast": [member.model_dump() for member in rules.cast_of(state)],
+        "state": [mood.model_dump() for mood in rules.moods_of(state)],
+    }
+    chunks = [heard[n : n + EXPORT_PAGE] for n in range(0, len(heard), EXPORT_PAGE)] or [[]]
+    return [{**about, "turns": chunk} for chunk in chunks]
+
+
+async def _index_of(store: Store, state: Conversation, turn: str) -> int:
+    found = next((t.index for t in state.turns if t.id == turn), None)
+    if found is None:
+        oldest = state.turns[0].index if state.turns else 0
+        older = await store.turns_before(state.world, state.id, oldest, ALL_TURNS)
+        found = next((t.index for t in older if t.id == turn), None)
+    if found is None:
+        raise NotFound("There is no such turn in this conversation.")
+    return found
+
+
+def _as_told(turn: Turn) -> events.HistoryTurn:
+    done = [
+        events.PastAction(call=a.call, name=a.name, args=a.args, ok=a.ok, reason=a.reason)
+        for a in turn.actions
+    ]
+    return events.HistoryTurn(
+        turn=turn.id,
+        kind=turn.kind,
+        speaker=turn.speaker,
+        to=list(turn.to),
+        text=turn.text,
+        at_ms=turn.at_ms,
+        cut=was_cut(turn),
+        replaced_by=turn.replaced_by,
+        actions=done or None,
+    )
