@@ -243,7 +243,10 @@ def conversation_rows(given: PromptInput, room: int, skipped: Counter[str]) -> l
     system = _laid_out(replace(bare, turns=()), UNBOUNDED).messages[0]
     lines: list[list[Message]] = []
     free = 0
-    for asked, reply in _exchanges(bare, skipped):
+    exchanges = list(_exchanges(bare, skipped))
+    if all(reply.answers is None for _, reply in exchanges):
+        return []  # A greeting alone was written, not made.
+    for asked, reply in exchanges:
         answer = Message("assistant", spoken(reply, given.persona))
         cost = _tokens(asked) + _tokens(answer)
         if not lines or cost > free:
@@ -255,19 +258,19 @@ def conversation_rows(given: PromptInput, room: int, skipped: Counter[str]) -> l
 
 
 def preference_pairs(
-    given: PromptInput, everything: Sequence[Turn], room: int, skipped: Counter[str]
+    given: PromptInput, turns: Sequence[Turn], room: int, skipped: Counter[str]
 ) -> Iterator[tuple[Prompt, Turn, Turn]]:
     """The prompt, the reply that was kept and one that it replaced, for each of these.
 
     Args:
         given: With what the NPC heard, replies that stand only.
-        everything: What it heard, replaced replies too.
+        turns: All of the conversation, replaced replies too.
         room: Tokens of the prompt.
         skipped: Counts the pairs that are left out.
     """
     kept = {turn.id: turn for turn in given.turns}
-    following = {turn.id: turn.replaced_by for turn in everything}
-    for rejected in everything:
+    following = {turn.id: turn.replaced_by for turn in turns}
+    for rejected in heard_by(turns, given.speaker.id, replaced=True):
         if rejected.replaced_by is None or rejected.speaker != given.speaker.id:
             continue
         last: str = rejected.id
@@ -402,9 +405,8 @@ def _rows_of(
             report.replies += sum(message.role == "assistant" for message in line)
             yield {"messages": chat(line)}
         return
-    everything = heard_by(state.turns, given.speaker.id, replaced=True)
     room = choice.context - min(persona.sampling.max_tokens, choice.context // 3)
-    for prompt, *pair in preference_pairs(given, everything, room, report.skipped):
+    for prompt, *pair in preference_pairs(given, state.turns, room, report.skipped):
         chosen, rejected = (chat([Message("assistant", spoken(t, persona))]) for t in pair)
         report.rows += 1
         report.replies += 2

@@ -172,6 +172,7 @@ def test_a_greeting_answers_somebody_who_comes() -> None:
     greeting = replace(turn(1, "What is it?", answers=None), index=0)
     (line,), _ = lines(greeting, turn(2, "A nail"), turn(3, "Here."))
     assert line[1] == ("user", "[Ana comes up to you.]")
+    assert lines(greeting) == ([], {})
 
 
 def test_what_came_to_mind_at_the_time_stands_behind_the_words() -> None:
@@ -206,9 +207,9 @@ def test_pairs_follow_a_chain_to_the_reply_that_stands() -> None:
     second = turn(3, "Two.", replaced_by="t5", answers="t0")
     third = turn(5, "Three.", answers="t0")
     given = heard(turn(0, "Hello"), first, second, third)
-    everything = heard_by((turn(0, "Hello"), first, second, third), "bram", replaced=True)
+    turns = (turn(0, "Hello"), first, second, third)
     skipped: Counter[str] = Counter()
-    pairs = list(preference_pairs(given, everything, WIDE, skipped))
+    pairs = list(preference_pairs(given, turns, WIDE, skipped))
     assert [(c.text, r.text) for _, c, r in pairs] == [("Three.", "One."), ("Three.", "Two.")]
     for prompt, *_ in pairs:
         text = "\n".join(message.text for message in prompt.messages)
@@ -228,9 +229,17 @@ def test_flawed_equal_and_unfinished_pairs_stay_out() -> None:
     ):
         skipped: Counter[str] = Counter()
         turns = (turn(0, "Hello"), old, new)
-        everything = heard_by(turns, "bram", replaced=True)
-        assert list(preference_pairs(heard(*turns), everything, WIDE, skipped)) == []
+        assert list(preference_pairs(heard(*turns), turns, WIDE, skipped)) == []
         assert reason in next(iter(skipped))
+
+
+def test_a_chain_goes_over_a_reply_that_failed() -> None:
+    """A reply that said nothing stands between the rejected one and the one that was kept."""
+    failed = turn(3, "", replaced_by="t5", answers="t0", finish="error")
+    kept = turn(5, "Two.", answers="t0")
+    turns = (turn(0, "Hello"), turn(1, "One.", replaced_by="t3"), failed, kept)
+    ((_, chosen, rejected),) = preference_pairs(heard(*turns), turns, WIDE, Counter())
+    assert (chosen.text, rejected.text) == ("Two.", "One.")
 
 
 def test_gestures_stand_where_they_were_made() -> None:
