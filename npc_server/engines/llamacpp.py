@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from llguidance import LLMatcher
@@ -81,7 +81,7 @@ class LlamaCppSettings:
     seats: int = 4
     threads: int | None = None
     device: str = "cpu"
-    gpu_layers: int | Literal[auto] = "auto"
+    gpu_layers: int | Literal["auto"] = "auto"
     kv_cache: str = "f16"
     flash_attention: str = "auto"
     prompt_cache_mib: int = 512
