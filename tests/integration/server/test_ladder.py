@@ -73,13 +73,14 @@ async def test_a_reply_in_time_has_no_filler(start: Start) -> None:
 
 async def test_where_lateness_is_foreseen_the_reply_is_one_sentence(start: Start) -> None:
     """An engine known for slow beginnings is stopped at the end of the first sentence."""
-    script = {"rules": [{"reply": f"{LINE} And bring the pin with you.", "first_ms": 300}]}
+    other = "Come round to my good side first."
+    script = {"rules": [{"reply": [LINE, f"{other} And bring the pin."], "first_ms": 300}]}
     async with start(script) as app, session(app.address) as client:
         conversation = await opened(client)
         await reply_to(client, conversation, "Can you mend this?")
         await client.send("say", conversation=conversation, text="And now?", deadline_ms=200)
         done = said([event async for event in client.until_idle()])
-        assert done["text"].endswith(LINE)
+        assert done["text"].endswith(other)
         assert (done["finish"], done["degraded"]) == ("stop", "filler")
 
 
