@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from llguidance import LLMatcher
 
+from npc_server.engines import gbnf
 from npc_server.engines.base import (
     Adapter,
     Capabilities,
@@ -105,7 +106,7 @@ class LlamaCppEngine:
         )
         self._tokens: PromptTokens | None = None
         self._architecture = ""
-        self._keeps_schemas = True
+        self._hides_spaces = False
         self._context = settings.context
         self._gpu_layers = 0 if settings.device == "cpu" else settings.gpu_layers
         self._device = "cpu"
@@ -129,7 +130,7 @@ class LlamaCppEngine:
             self._context,
             settings.seats,
             self._device,
-            schema=self._keeps_schemas,
+            schema=True,
             scores=True,
             adapters=True,
         )
@@ -259,8 +260,9 @@ class LlamaCppEngine:
             body["n_predict"] = min(
                 request.sampling.max_tokens - before, self._context - len(prompt)
             )
-            if self._keeps_schemas:
-                body |= _held_to(request.schema, guidance=llama.facts["guidance"])
+            if request.schema is not None:
+                guided = llama.facts["guidance"] and not self._hides_spaces
+                body["grammar"] = (_guidance if guided else gbnf.grammar)(request.schema)
             reply = _Reply(len(prompt), before, stops, begun=bool(prefix) or not free)
             async with (
                 llama.seats.seat(llama.key(request.affinity, request.adapter)) as seat,
@@ -377,7 +379,7 @@ class LlamaCppEngine:
         template = settings.template or guess(header.metadata, settings.model.name)
         self._tokens = PromptTokens(header, named(template))
         self._architecture = header.text("general.architecture")
-        self._keeps_schemas = not _hides_spaces(header)
+        self._hides_spaces = _hides_spaces(header)
         self._context = _context(header, settings.context)
         if self._context < settings.context:
             log.warning("context_limited", asked=settings.context, context=self._context)
@@ -554,19 +556,15 @@ def _body(
     }
 
 
-def _held_to(schema: Mapping[str, Any] | None, *, guidance: bool) -> Json:
-    """The fields that hold a reply to a schema, without white space where the build can do that."""
-    if schema is None:
-        return {}
-    if not guidance:
-        return {"json_schema": schema}
+def _guidance(schema: Mapping[str, Any]) -> str:
+    """The grammar of a schema, for llguidance, without white space."""
     compact = orjson.dumps({**schema, "x-guidance": {"whitespace_flexible": False}}).decode()
     grammar = f"start: %json {compact}"
     # llama.cpp would only log it, and hold the reply to nothing.
     error = LLMatcher.validate_grammar(grammar)
     if error:
         raise ValueError(f"The schema cannot be kept: {error}")
-    return {"grammar": f"%llguidance {{}}\n{grammar}"}
+    return f"%llguidance {{}}\n{grammar}"
 
 
 def _relative(answer: Json, choices: Sequence[int]) -> list[float]:

@@ -54,7 +54,11 @@ async def test_our_tokens_are_llama_cpp_s(smollm2: Path) -> None:
 async def test_replies_make_sense(smollm2: Path) -> None:
     """Words, a reply in JSON, a score for the right answer; with a small KV cache too."""
     async with running(smollm2, kv_cache="q8_0", flash_attention="on", seats=2) as engine:
-        said = await answer(engine, request("What is the capital of France?", temperature=0))
+        asked = (
+            Message("system", "You are a helpful assistant."),
+            Message("user", "What is the capital of France?"),
+        )
+        said = await answer(engine, request(messages=asked, temperature=0, repetition_penalty=1.0))
         assert "Paris" in said
         schema = {
             "type": "object",
