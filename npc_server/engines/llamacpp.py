@@ -40,6 +40,7 @@ from npc_server.prompt.messages import Message
 WORKER = "npc_server.engines.llamacpp_worker"
 ATTEMPTS = 2
 ADAPTERS_MOST = 32
+MOST_UNUSABLE = 256
 MOST_BARRED = 1024
 RECENT = 64
 LAST_SEED = 0xFFFF_FFFE
@@ -450,11 +451,13 @@ class LlamaCppEngine:
         Replies that are being made end where they began.
         """
         version = await asyncio.to_thread(self._check, path)
-        before = self._adapters
+        before, layers = self._adapters, self._gpu_layers
         self._adapters = (*[other for other in before if other != path][1 - ADAPTERS_MOST :], path)
         try:
             old = await self._kept.replace()
         except ModelFileError as error:
+            if len(self._unusable) >= MOST_UNUSABLE:
+                self._unusable.clear()
             self._unusable[version] = error.message
             raise ModelFileError(
                 f"The adapter {path} cannot be used with {self._settings.model.name}: "
@@ -463,7 +466,7 @@ class LlamaCppEngine:
         finally:
             llama = self._kept.worker
             if llama is None or path not in llama.adapters:
-                self._adapters = before
+                self._adapters, self._gpu_layers = before, layers
         if old is not None:
             retiring = asyncio.create_task(old.retire())
             self._retiring.add(retiring)

@@ -319,7 +319,7 @@ def adapters(folder: Path) -> tuple[Adapter, Adapter]:
 
 async def test_two_adapters_speak_at_once(start: Start, tmp_path: Path) -> None:
     """Each as it does alone, and not as the bare model; a scale of 0 is the bare model."""
-    asked = {"max_tokens": 16, "temperature": 0, "repetition_penalty": 1.0}
+    asked: dict[str, Any] = {"max_tokens": 16, "temperature": 0, "repetition_penalty": 1.0}
     pair = adapters(tmp_path)
     alone = []
     for adapter in pair:
@@ -334,7 +334,7 @@ async def test_two_adapters_speak_at_once(start: Start, tmp_path: Path) -> None:
             answer(engine, request(adapter=pair[1], affinity="two", **asked)),
             answer(engine, request(affinity="bare", **asked)),
         )
-        assert together == [*alone, bare]
+        assert [*together] == [*alone, bare]
     silent = Adapter(pair[0].path, 0.0)
     assert await answer(engine, request(adapter=silent, affinity="one", **asked)) == bare
 
@@ -361,6 +361,22 @@ async def test_an_adapter_is_added_while_another_reply_goes_on(
     assert engine.pid is not None
     await engine.warm(both[0].messages, "c", adapter)
     assert (await usage(engine, request(adapter=adapter, affinity="c"))).cached > 0
+
+
+async def test_closing_ends_a_worker_that_was_to_end_later(start: Start, tmp_path: Path) -> None:
+    """The one whose reply still goes on, and the one that took its place."""
+    engine = await start(context=1024)
+    adapter, _ = adapters(tmp_path)
+    old = engine.pid
+    async with engine.generate(request(max_tokens=300)) as stream:
+        await anext(stream)
+        assert await answer(engine, request(adapter=adapter, affinity="other"))
+        new = engine.pid
+        await engine.close()
+    assert old is not None
+    assert new is not None
+    assert ended(old)
+    assert ended(new)
 
 
 @pytest.mark.parametrize(
