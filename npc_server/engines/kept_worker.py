@@ -160,8 +160,8 @@ class KeptWorker(Generic[W]):
         if self._closed or self._keeper is None:
             await worker.stop()
             raise EngineUnavailable("The engine is closed.")
+        # Nothing is awaited from here on: who is cancelled now would lose a worker.
         self._keeper.cancel()
-        await asyncio.gather(self._keeper, return_exceptions=True)
         old, self.worker = self.worker, worker
         self._keeper = asyncio.create_task(self._keep())
         self._answer_waiting(worker)

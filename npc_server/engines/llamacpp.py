@@ -14,6 +14,7 @@ from typing import Any, Literal
 import orjson
 from llguidance import LLMatcher
 
+from npc_server.engines import gbnf
 from npc_server.engines.base import (
     Adapter,
     Capabilities,
@@ -41,6 +42,7 @@ from npc_server.prompt.messages import Message
 WORKER = "npc_server.engines.llamacpp_worker"
 ATTEMPTS = 2
 ADAPTERS_MOST = 32
+MOST_UNUSABLE = 256
 MOST_BARRED = 1024
 RECENT = 64
 LAST_SEED = 0xFFFF_FFFE
@@ -107,7 +109,7 @@ class LlamaCppEngine:
         )
         self._tokens: PromptTokens | None = None
         self._architecture = ""
-        self._keeps_schemas = True
+        self._hides_spaces = False
         self._context = settings.context
         self._footprint = Footprint(0)
         self._gpu_layers: int | None = None
@@ -132,7 +134,7 @@ class LlamaCppEngine:
             self._context,
             settings.seats,
             self._device,
-            schema=self._keeps_schemas,
+            schema=True,
             scores=True,
             adapters=True,
         )
@@ -262,8 +264,9 @@ class LlamaCppEngine:
             body["n_predict"] = min(
                 request.sampling.max_tokens - before, self._context - len(prompt)
             )
-            if self._keeps_schemas:
-                body |= _held_to(request.schema, guidance=llama.facts["guidance"])
+            if request.schema is not None:
+                guided = llama.facts["guidance"] and not self._hides_spaces
+                body["grammar"] = (_guidance if guided else gbnf.grammar)(request.schema)
             reply = _Reply(len(prompt), before, stops, begun=bool(prefix) or not free)
             async with (
                 llama.seats.seat(llama.key(request.affinity, request.adapter)) as seat,
@@ -383,7 +386,7 @@ class LlamaCppEngine:
         self._footprint = footprint(
             header, context=settings.context, seats=settings.seats, kv_cache=settings.kv_cache
         )
-        self._keeps_schemas = not _hides_spaces(header)
+        self._hides_spaces = _hides_spaces(header)
         self._context = _context(header, settings.context)
         if self._context < settings.context:
             log.warning("context_limited", asked=settings.context, context=self._context)
@@ -465,11 +468,13 @@ class LlamaCppEngine:
         Replies that are being made end where they began.
         """
         version = await asyncio.to_thread(self._check, path)
-        before = self._adapters
+        before, layers = self._adapters, self._gpu_layers
         self._adapters = (*[other for other in before if other != path][1 - ADAPTERS_MOST :], path)
         try:
             old = await self._kept.replace()
         except ModelFileError as error:
+            if len(self._unusable) >= MOST_UNUSABLE:
+                self._unusable.clear()
             self._unusable[version] = error.message
             raise ModelFileError(
                 f"The adapter {path} cannot be used with {self._settings.model.name}: "
@@ -478,7 +483,7 @@ class LlamaCppEngine:
         finally:
             llama = self._kept.worker
             if llama is None or path not in llama.adapters:
-                self._adapters = before
+                self._adapters, self._gpu_layers = before, layers
         if old is not None:
             retiring = asyncio.create_task(old.retire())
             self._retiring.add(retiring)
@@ -571,19 +576,15 @@ def _body(
     }
 
 
-def _held_to(schema: Mapping[str, Any] | None, *, guidance: bool) -> Json:
-    """The fields that hold a reply to a schema, without white space where the build can do that."""
-    if schema is None:
-        return {}
-    if not guidance:
-        return {"json_schema": schema}
+def _guidance(schema: Mapping[str, Any]) -> str:
+    """The grammar of a schema, for llguidance, without white space."""
     compact = orjson.dumps({**schema, "x-guidance": {"whitespace_flexible": False}}).decode()
     grammar = f"start: %json {compact}"
     # llama.cpp would only log it, and hold the reply to nothing.
     error = LLMatcher.validate_grammar(grammar)
     if error:
         raise ValueError(f"The schema cannot be kept: {error}")
-    return {"grammar": f"%llguidance {{}}\n{grammar}"}
+    return f"%llguidance {{}}\n{grammar}"
 
 
 def _relative(answer: Json, choices: Sequence[int]) -> list[float]:

@@ -201,6 +201,6 @@ async def _whole(reader: asyncio.StreamReader, head: bytes) -> Any:
     raise ValueError("it has no length")
 
 
-def _tells_something(line: bytes) -> bool:
+def _tells_something(line: bytes | bytearray) -> bool:
     # Others are blank lines, comments (":", to keep the connection) and the sign of the end.
     return line.startswith((b"data:", b"error:")) and line.strip() != b"data: [DONE]"

@@ -71,9 +71,11 @@ class RunningLlama:
                 self._unused.set()
 
     async def retire(self) -> None:
-        """End it as soon as nobody uses it."""
-        await self._unused.wait()
-        await self.stop()
+        """End it as soon as nobody uses it; at once where this is cancelled."""
+        try:
+            await self._unused.wait()
+        finally:
+            await self.stop()
 
     async def stop(self, *, patience: float = 2.0) -> None:
         """End it now. May be called twice."""

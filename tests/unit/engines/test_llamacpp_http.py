@@ -20,7 +20,11 @@ from npc_server.engines.llamacpp_http import (
     LlamaHttp,
 )
 
-EVENTS = [{"content": "안녕"}, {"content": "\n\n"}, {"content": "", "stop": True}]
+EVENTS: list[dict[str, object]] = [
+    {"content": "안녕"},
+    {"content": "\n\n"},
+    {"content": "", "stop": True},
+]
 
 
 def chunk(data: bytes) -> bytes:
