@@ -256,7 +256,13 @@ class Settings(EngineSettings, BaseSettings):
             ValidationError: One of its settings is unknown or wrong.
         """
         own = {field: getattr(self, field) for field in EngineSettings.model_fields}
-        return EngineSettings(**own if name == DEFAULT_ENGINE else {**own, **self.engines[name]})
+        if name == DEFAULT_ENGINE:
+            return EngineSettings(**own)
+        named = self.engines[name]
+        if "openai_base_url" in named:
+            # A key is for one address, and must not go to another one.
+            own["openai_api_key"] = None
+        return EngineSettings(**{**own, **named})
 
     @property
     def loopback(self) -> bool:

@@ -340,7 +340,10 @@ class OpenAIEngine:
         models = [m for m in listed if isinstance(m, dict)] if isinstance(listed, list) else []
         name = self._settings.model
         mine = next((m for m in models if str(m.get("id")).removesuffix(":latest") == name), None)
-        if mine is None and len(models) > 1:
+        if mine is None and len(models) == 1:
+            # A server of one model answers with it under any name.
+            mine = models[0]
+        if mine is None and models:
             names = ", ".join(sorted(str(m.get("id")) for m in models)[:20])
             log.warning("model_not_listed", model=name, listed=names)
         self._context = min(self._settings.context, _context_of(mine or {}))

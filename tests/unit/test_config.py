@@ -48,6 +48,24 @@ def test_errors_keep_keys_to_themselves(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert not any(key in str(caught.value) for key in ("sk-outer", "sk-inner", "7734"))
 
 
+def test_a_key_is_for_its_own_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An engine with another address gets no key of the server; the environment gives it one."""
+    (tmp_path / "npc-server.toml").write_text(
+        'openai_base_url = "http://127.0.0.1:1/v1"\n[engines.same]\nmodel = "x"\n'
+        '[engines.other]\nopenai_base_url = "http://127.0.0.1:2/v1"\n'
+    )
+    monkeypatch.setenv("NPC_OPENAI_API_KEY", "sk-own")
+
+    def key(engine: str) -> str | None:
+        found = load({})[0].engine_settings(engine).openai_api_key
+        return found and found.get_secret_value()
+
+    assert (key("default"), key("same"), key("other")) == ("sk-own", "sk-own", None)
+    monkeypatch.setenv("NPC_ENGINES__OTHER__OPENAI_API_KEY", "sk-other")
+    assert key("other") == "sk-other"
+    assert unknown_variables({"NPC_ENGINES__OTHER__OPENAI_API_KEY": ""}) == []
+
+
 def test_an_endpoint_needs_no_file() -> None:
     """A base URL makes `auto` ask an endpoint, unless another engine is named."""
     url = "http://127.0.0.1:1/v1"
