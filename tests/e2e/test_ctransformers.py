@@ -19,7 +19,7 @@ from lora_files import lora
 
 from npc_server.config import load
 from npc_server.engines import models
-from npc_server.engines.base import Adapter, ScoreRequest
+from npc_server.engines.base import Adapter, GenerateRequest, ScoreRequest
 from npc_server.engines.bpe import BpeVocabulary
 from npc_server.engines.convert import prepared
 from npc_server.engines.ctransformers import CtransformersEngine, CtransformersSettings
@@ -320,20 +320,29 @@ async def test_it_weighs_labels(model: Path) -> None:
 
 
 async def test_an_adapter_changes_the_real_model(model: Path, tmp_path: Path) -> None:
-    """Merged into the quantised weights: another text, the same each time, and the bare one stays.
+    """Merged into the quantised weights: another text, the same alone and beside the bare model.
 
-    An adapter of zeros changes nothing but how the weights are stored, and hardly what is said.
+    An adapter of zeros changes only how three weights are stored: what the model expects stays.
     """
     shapes = {f"blk.{layer}.attn_q.weight": (576, 576) for layer in (0, 10, 20)}
     for name, size in (("strong", 0.05), ("zero", 0.0)):
         content = lora(shapes=shapes, size=size)
         (tmp_path / f"{name}.gguf").write_bytes(content)
     (tmp_path / model.name).symlink_to(model)
-    asked = {"temperature": 0, "max_tokens": 16}
+    strong, zero = (Adapter(tmp_path / f"{name}.gguf") for name in ("strong", "zero"))
+
+    def asked(adapter: Adapter | None) -> GenerateRequest:
+        return request(temperature=0, max_tokens=16, adapter=adapter)
+
     async with running(tmp_path / model.name, seats=2) as engine:
-        bare = await answer(engine, request(**asked))
-        strong = request(**asked, adapter=Adapter(tmp_path / "strong.gguf"))
-        zero = request(**asked, adapter=Adapter(tmp_path / "zero.gguf"))
-        first = await answer(engine, strong)
-        assert await asyncio.gather(answer(engine, strong), answer(engine, zero)) == [first, bare]
-        assert first != bare
+        alone = [await answer(engine, asked(adapter)) for adapter in (strong, None)]
+        assert alone[0] != alone[1]
+        both = (answer(engine, asked(adapter)) for adapter in (strong, None))
+        assert await asyncio.gather(*both) == alone
+        messages, labels = asked(None).messages, ("Hello", "I", "No", "Yes", "The")
+        scores = [
+            await engine.score(ScoreRequest(messages, labels, "w/x", adapter=adapter))
+            for adapter in (None, zero, strong)
+        ]
+        assert scores[1] == pytest.approx(scores[0], abs=0.5)
+        assert scores[2] != pytest.approx(scores[0], abs=0.5)
