@@ -225,7 +225,8 @@ class JsonMask:
         return next((end for end in ends if end is not None), None)
 
     def _end_by(self, order: Sequence[Sequence[int]], state: int) -> list[int] | None:
-        matcher, end = self._matcher, []
+        matcher = self._matcher
+        end: list[int] = []
         try:
             while not matcher.is_accepting() and len(end) < LONGEST_END:
                 tokens = matcher.compute_ff_tokens() or self._first(order[state])

@@ -161,10 +161,10 @@ def plan(model: Footprint, machine: Machine, device: str, gpu_layers: int | str)
     fitting = _fitting(steps, [gpu.budget for gpu in gpus])
     reasons = (*(_told(gpu) for gpu in gpus), _needs(model))
     if gpu_layers == "auto":
-        layers, warnings = fitting, ()
+        layers = fitting
     else:
         layers = min(int(gpu_layers), len(steps)) if model.layers else len(steps)
-        warnings = _too_many(layers, fitting, steps)
+    warnings = _too_many(layers, fitting, steps)
     verdict = (
         f"all {len(steps)} layers go onto it"
         if layers == len(steps) and model.layers

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -10,11 +12,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from engine_requests import answer, ended, pieces, request
+from lora_files import lora
 
 from npc_server.config import load
 from npc_server.engines import models
+from npc_server.engines.base import Adapter, GenerateRequest, ScoreRequest
 from npc_server.engines.bpe import BpeVocabulary
 from npc_server.engines.convert import prepared
 from npc_server.engines.ctransformers import CtransformersEngine, CtransformersSettings
@@ -271,3 +276,73 @@ async def test_korean_and_emoji_come_whole(model: Path) -> None:
         for piece in await pieces(engine, asked):
             piece.text.encode()
             assert "\ufffd" not in piece.text
+
+
+async def test_it_fills_in_a_form(model: Path) -> None:
+    """Twenty replies at temperature 1 satisfy the schema, and the model's knowledge is in them."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "city": {"enum": ["Paris", "Berlin", "Rome"]},
+            "mood": {"enum": ["joy", "anger", "fear"]},
+            "reason": {"type": "string", "maxLength": 80},
+        },
+        "required": ["city", "mood", "reason"],
+        "additionalProperties": False,
+    }
+    async with running(model, seats=2) as engine:
+
+        async def ask(seed: int) -> str:
+            text = "What is the capital of France, and how do you feel about it? Answer in JSON."
+            asked = request(
+                text, schema=schema, temperature=1, seed=seed, max_tokens=80, affinity=f"w/{seed}"
+            )
+            return await answer(engine, asked)
+
+        filled = [json.loads(text) for text in await asyncio.gather(*map(ask, range(20)))]
+    for form in filled:
+        jsonschema.validate(form, schema)
+    assert sum(form["city"] == "Paris" for form in filled) > 10
+
+
+async def test_it_weighs_labels(model: Path) -> None:
+    """The capital of France is more likely Paris; one look leaves the prompt cached."""
+    messages = (
+        Message("system", "Answer with one letter."),
+        Message("user", "What is the capital of France? A: Berlin, B: Paris, C: Tokyo."),
+    )
+    async with running(model, seats=1) as engine:
+        names = ScoreRequest(messages[1:], ("Berlin", "Paris", "Tokyo"), "w/x", prefix="It is ")
+        scores = await engine.score(names)
+        assert max(scores) == scores[1]
+        letters = await engine.score(ScoreRequest(messages, ("A", "B", "C"), "w/x"))
+        assert sum(map(math.exp, letters)) == pytest.approx(1)
+
+
+async def test_an_adapter_changes_the_real_model(model: Path, tmp_path: Path) -> None:
+    """Merged into the quantised weights: another text, the same alone and beside the bare model.
+
+    An adapter of zeros changes only how three weights are stored: what the model expects stays.
+    """
+    shapes = {f"blk.{layer}.attn_q.weight": (576, 576) for layer in (0, 10, 20)}
+    for name, size in (("strong", 0.05), ("zero", 0.0)):
+        content = lora(shapes=shapes, size=size)
+        (tmp_path / f"{name}.gguf").write_bytes(content)
+    (tmp_path / model.name).symlink_to(model)
+    strong, zero = (Adapter(tmp_path / f"{name}.gguf") for name in ("strong", "zero"))
+
+    def asked(adapter: Adapter | None) -> GenerateRequest:
+        return request(temperature=0, max_tokens=16, adapter=adapter)
+
+    async with running(tmp_path / model.name, seats=2) as engine:
+        alone = [await answer(engine, asked(adapter)) for adapter in (strong, None)]
+        assert alone[0] != alone[1]
+        both = (answer(engine, asked(adapter)) for adapter in (strong, None))
+        assert await asyncio.gather(*both) == alone
+        messages, labels = asked(None).messages, ("Hello", "I", "No", "Yes", "The")
+        scores = [
+            await engine.score(ScoreRequest(messages, labels, "w/x", adapter=adapter))
+            for adapter in (None, zero, strong)
+        ]
+        assert scores[1] == pytest.approx(scores[0], abs=0.5)
+        assert scores[2] != pytest.approx(scores[0], abs=0.5)

@@ -11,6 +11,7 @@ from model_files import llama
 from npc_server import doctor
 from npc_server.config import Settings
 from npc_server.doctor import Finding
+from npc_server.engines import machine as machines
 from npc_server.engines.placement import Gpu, Machine
 
 CARD = Gpu("cuda", "RTX 3060", 12 << 30, 11 << 30)
@@ -34,8 +35,8 @@ async def look(check: str, **settings: Any) -> Finding:
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with a card that ctransformers can use and llama.cpp cannot."""
     can, cannot = Machine((CARD,), frozenset({"cuda"})), Machine((CARD,))
-    monkeypatch.setattr(doctor.machines, "for_ctransformers", lambda: can)
-    monkeypatch.setattr(doctor.machines, "for_llamacpp", lambda: cannot)
+    monkeypatch.setattr(machines, "for_ctransformers", lambda: can)
+    monkeypatch.setattr(machines, "for_llamacpp", lambda: cannot)
 
 
 async def test_the_plan_is_told(model: Path, tmp_path: Path) -> None:

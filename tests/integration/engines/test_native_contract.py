@@ -165,8 +165,8 @@ async def test_two_adapters_at_the_same_time(model: Path, adapters: tuple[Path, 
     alone = []
     for adapter in (*adapters, None):
         engine = await started(model)
-        fields = {"adapter": Adapter(adapter)} if adapter else {}
-        asked = request(temperature=0, max_tokens=16, **fields)
+        chosen = Adapter(adapter) if adapter else None
+        asked = request(temperature=0, max_tokens=16, adapter=chosen)
         alone.append(await answer(engine, asked))
         await engine.close()
     assert len(set(alone)) == 3

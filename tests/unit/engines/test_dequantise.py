@@ -54,7 +54,7 @@ def q6_k(block: bytes, index: int) -> float:
     upper, rest = divmod(index, 128)
     low = block[upper * 64 + rest % 64] >> rest // 64 * 4 & 15
     high = block[128 + upper * 32 + rest % 32] >> rest // 32 * 2 & 3
-    scale = struct.unpack_from("<b", block, 192 + index // 16)[0]
+    scale: int = struct.unpack_from("<b", block, 192 + index // 16)[0]
     return half(block, 208) * scale * ((low | high << 4) - 32)
 
 
