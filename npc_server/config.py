@@ -210,7 +210,7 @@ class Settings(EngineSettings, BaseSettings):
         Quota(tokens_per_minute=2_000_000, replies_at_once=512, conversations_per_hour=24_000),
         description="What one API key may use up with all of its players.",
     )
-    queue: int = Field(64, ge=0, description="Replies that may wait for a seat of an engine.")
+    queue: int = Field(64, ge=0, description="Requests of each class that may wait for a seat.")
     deadline_ms: int | None = Field(
         4_000,
         ge=100,

@@ -285,7 +285,7 @@ def test_a_repetition_may_show_at_the_end_only() -> None:
     parser.feed("The mill burned down last winter")
     assert parser.finished is None
     assert parser.end() == []
-    assert (parser.text, parser.finished) == ("", "repetition")
+    assert (parser.text, parser.repetition) == ("", "line")
 
 
 def test_long_replies_take_linear_time() -> None:
@@ -343,7 +343,7 @@ def test_other_settings_grow_bolder_within_bounds() -> None:
     for value in ("temperature", "repetition_penalty"):
         values = [getattr(t, value) for t in tries]
         assert values == sorted(values)
-    assert (tries[1].temperature, tries[-1].temperature) == (pytest.approx(0.6), 1.2)
-    assert tries[-1].repetition_penalty == 1.4
+    assert tries[1].temperature == pytest.approx(0.6)
+    assert (tries[-1].temperature, tries[-1].repetition_penalty) == (1.2, 1.4)
     bold = Sampling(temperature=1.9, repetition_penalty=1.8)
     assert other_settings(bold, 3) == bold
