@@ -125,7 +125,8 @@ def slope(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float, float
     """How much ``y`` grows with each ``x``, and the 95 % interval of that.
 
     Least squares, with Newey and West's standard error: neighbouring samples of a process' memory
-    resemble each other, which the usual error would take for certainty.
+    resemble each other, which the usual error would take for certainty. The critical value is that
+    of Kiefer and Vogelsang (2005, Bartlett's kernel), which allows for the error being estimated.
 
     Returns:
         The slope, and the lower and upper end of its interval.
@@ -142,4 +143,6 @@ def slope(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float, float
         weight = 1 - lag / (lags + 1)
         long_run += 2 * weight * math.fsum(a * b for a, b in zip(pulls, pulls[lag:], strict=False))
     error = math.sqrt(max(0.0, long_run) * count / max(1, count - 2)) / square
-    return found, found - 1.96 * error, found + 1.96 * error
+    share = (lags + 1) / count
+    reach = error * (1.96 + 2.9694 * share + 0.4160 * share**2 - 0.5324 * share**3)
+    return found, found - reach, found + reach

@@ -55,8 +55,11 @@ def ratios(found: Sequence[tuple[str, Comparison]], path: Path) -> None:
         axes.xaxis.set_major_formatter(PLAIN)
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.axvline(1, color=GREY, linewidth=0.8)
-        axes.set_xlabel("ratio (line: 95 % interval of the median; arrow: target and its side)")
-        _legend_of_engines(axes, [engine for engine, _ in found])
+        axes.set_xlabel("ratio")
+        for name in dict.fromkeys(engine for engine, _ in found):
+            colour, marker = ENGINES.get(name, OTHER)
+            axes.plot([], [], marker, color=colour, label=name)
+        drawing.legend(loc="outside upper right", fontsize=8, ncols=2)
         _save(drawing, path)
 
 
@@ -99,6 +102,7 @@ def load(found: Series, path: Path) -> None:
         left.set_ylim(bottom=0)
         for axes in (left, right):
             axes.set_xscale("log", base=2)
+            axes.set_xticks(found[0][1]["conversations"])
             axes.xaxis.set_major_formatter(PLAIN)
             axes.set_xlabel("conversations at once")
         left.legend(fontsize=8)
@@ -157,13 +161,6 @@ def memory(found: Series, path: Path) -> None:
         axes.set_xlabel("turns")
         axes.legend(fontsize=8, ncols=2)
         _save(drawing, path)
-
-
-def _legend_of_engines(axes: Axes, names: Sequence[str]) -> None:
-    for name in dict.fromkeys(names):
-        colour, marker = ENGINES.get(name, OTHER)
-        axes.plot([], [], marker, color=colour, label=name)
-    axes.legend(fontsize=8, loc="best")
 
 
 def _save(drawing: Figure, path: Path) -> None:

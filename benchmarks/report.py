@@ -69,6 +69,8 @@ def _body(results: Sequence[Json]) -> Iterable[str]:
     if overview:
         plots.ratios(overview, _image("performance-ratios.svg"))
         yield from ("![Every ratio and its target](images/performance-ratios.svg)", "")
+        yield "A mark is a median, its line the 95 % interval; an arrow is a target and its side."
+        yield ""
     for name, title in TITLES.items():
         of_this = [found for found in results if found["benchmark"] == name]
         if of_this:
