@@ -11,6 +11,7 @@ import pytest_asyncio
 from browser import CHROMIUM, FLAGS, OpenTalk, Talk, write_script
 from playwright.async_api import Browser, async_playwright
 from processes import Servers
+from support import acting_smith
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +22,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     servers = Servers(folder / "data")
     try:
         script = str(write_script(folder))
-        yield servers.start("--engine", "scripted", NPC_SCRIPT=script).page
+        personas = str(acting_smith(folder / "personas"))
+        yield servers.start("--engine", "scripted", "--personas", personas, NPC_SCRIPT=script).page
     finally:
         servers.end()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Json, Start, of, opened, reply_to, until
+from support import Json, Start, acting_smith, of, opened, reply_to, until
 
 from npc_server.app import App
 from npc_server.client import Client, Refused, session
@@ -33,6 +33,13 @@ SCRIPT: Json = {
         {"reply": "Aye."},
     ]
 }
+
+
+@pytest.fixture
+def start(start: Start, tmp_path: Path) -> Start:
+    """A server whose smith can act."""
+    folder = acting_smith(tmp_path / "personas")
+    return lambda script=None, **settings: start(script, **{"personas": (folder,), **settings})
 
 
 def engine(app: App) -> ScriptedEngine:
