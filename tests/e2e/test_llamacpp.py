@@ -52,8 +52,8 @@ async def test_our_tokens_are_llama_cpp_s(smollm2: Path) -> None:
 
 
 async def test_replies_make_sense(smollm2: Path) -> None:
-    """Words, a reply in JSON, a score for the right answer; with a small KV cache too."""
-    async with running(smollm2, kv_cache="q8_0", flash_attention="on", seats=2) as engine:
+    """Words, a reply in JSON, a score for the right answer."""
+    async with running(smollm2, seats=2) as engine:
         asked = (
             Message("system", "You are a helpful assistant."),
             Message("user", "What is the capital of France?"),
@@ -87,3 +87,13 @@ async def test_a_conversation_is_read_once(smollm2: Path) -> None:
         last = (await pieces(engine, request(messages=later, max_tokens=16)))[-1]
         assert last.usage is not None
         assert last.usage.prompt - last.usage.cached < 24
+
+
+async def test_what_was_read_may_be_stored_in_less(smollm2: Path) -> None:
+    """With a KV cache of eight bits, and flash attention, replies come and are cached."""
+    async with running(smollm2, kv_cache="q8_0", flash_attention="on", seats=1) as engine:
+        assert await answer(engine, request())
+        await answer(engine, request(affinity="w/c/mia"))
+        last = (await pieces(engine, request()))[-1]
+        assert last.usage is not None
+        assert last.usage.cached == last.usage.prompt - 1
