@@ -58,7 +58,7 @@ def test_a_key_is_for_its_own_address(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     def key(engine: str) -> str | None:
         found = load({})[0].engine_settings(engine).openai_api_key
-        return found and found.get_secret_value()
+        return None if found is None else found.get_secret_value()
 
     assert (key("default"), key("same"), key("other")) == ("sk-own", "sk-own", None)
     monkeypatch.setenv("NPC_ENGINES__OTHER__OPENAI_API_KEY", "sk-other")
