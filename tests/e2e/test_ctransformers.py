@@ -325,7 +325,7 @@ async def test_an_adapter_changes_the_real_model(model: Path, tmp_path: Path) ->
     An adapter of zeros changes only how three weights are stored: what the model expects stays.
     """
     shapes = {f"blk.{layer}.attn_q.weight": (576, 576) for layer in (0, 10, 20)}
-    for name, size in (("strong", 0.05), ("zero", 0.0)):
+    for name, size in (("strong", 0.3), ("zero", 0.0)):
         content = lora(shapes=shapes, size=size)
         (tmp_path / f"{name}.gguf").write_bytes(content)
     (tmp_path / model.name).symlink_to(model)
