@@ -85,7 +85,7 @@ class RepetitionMonitor:
 
     def push(self, atom: Atom) -> list[Atom]:
         """Take one atom; give what is certain to be no repetition."""
-        if self._is_over:
+        if self._is_over():
             return []
         if isinstance(atom, Mark):
             return self._gap(atom)
@@ -96,23 +96,22 @@ class RepetitionMonitor:
         out: list[Atom] = []
         for event in self._reader.push(atom):
             out += self._word_closed() if event == "word" else self._sentence_closed()
-            if self._is_over:
+            if self._is_over():
                 return out
         return out + (self._letter(atom) if self._reader.word else self._gap(atom))
 
     def end(self) -> list[Atom]:
         """The stream is over: give what was held back, unless it is a repetition."""
-        if self._is_over:
+        if self._is_over():
             return []
         out = self._word_closed() if "word" in self._reader.end() else []
-        if self._is_over:
+        if self._is_over():
             return out
         for node in (self._reply, self._line):
             if node is not None and node.ends:
                 return self._stop(node.kind, out)
         return out + self._release(0) + self._opening
 
-    @property
     def _is_over(self) -> bool:
         return self.verdict is not None
 
