@@ -40,6 +40,12 @@ from npc_server.engines.worker_loop import Tokens  # noqa: E402
 
 from measures import Comparison, Json  # noqa: E402  # isort: skip
 
+__all__ = [
+    "LINES", "PERSONA_TOKENS", "Client", "Comparison", "Json", "Options", "Reply", "Served",
+    "Tokens", "character", "helper", "options", "private_bytes", "prompt_ids", "prompt_view",
+    "prose", "quiet", "reply_since", "reply_to", "report", "run", "serving", "talking", "tokens_of",
+]  # fmt: skip
+
 RESULTS = Path(__file__).parent / "results"
 PERSONA_TOKENS = 560
 UNBOUNDED = {
@@ -169,9 +175,8 @@ def serving(asked: Options, characters: Sequence[Json], **settings: object) -> I
         named_settings = {f"NPC_{key.upper()}": str(value) for key, value in settings.items()}
         flags = ["--engine", asked.engine, "--model", str(asked.model)]
         try:
-            yield servers.start(
-                *flags, "--personas", str(folder / "personas"), **UNBOUNDED, **named_settings
-            )
+            flags += ["--personas", str(folder / "personas")]
+            yield servers.start(*flags, data=None, **UNBOUNDED, **named_settings)
         finally:
             servers.end()
 

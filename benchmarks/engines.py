@@ -49,7 +49,7 @@ async def main(asked: Options) -> None:
             measured = [await talked(engine, tokens, number) for engine in engines]
             for kind, values in zip(samples, zip(*measured, strict=True), strict=True):
                 samples[kind].append(list(values))
-        memory = [(pss(worker) / 2**20,) for _, worker in started]
+        ours, theirs = ((pss(worker) / 2**20,) for _, worker in started)
     finally:
         await asyncio.gather(*(engine.close() for engine in engines))
     labels = {
@@ -67,7 +67,7 @@ async def main(asked: Options) -> None:
         )
         for kind, (label, unit) in labels.items()
     ]
-    found.append(Comparison("memory of the worker", "MiB", *memory, NAMES))
+    found.append(Comparison("memory of the worker", "MiB", ours, theirs, NAMES))
     report("engines", asked, found)
 
 

@@ -117,7 +117,7 @@ async def full(served: Served, count: int) -> list[Json]:
 
 
 def _median(turns: list[Json]) -> float:
-    return statistics.median(turn["first_ms"] for turn in turns)
+    return statistics.median(float(turn["first_ms"]) for turn in turns)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ replies grow; it says how many streams one core can carry, not how long anybody 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 
 import orjson
@@ -70,7 +71,7 @@ async def main(asked: Options) -> None:
     report("relay", asked, [found], facts=[("streams at once", str(STREAMS))])
 
 
-async def costing(pid: int, work: asyncio._CoroutineLike[int]) -> tuple[float, int]:
+async def costing(pid: int, work: Awaitable[int]) -> tuple[float, int]:
     """Seconds of processor time that a process took for some work, and the tokens it made."""
     before = processor_seconds(pid)
     made = await work

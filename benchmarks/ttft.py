@@ -75,7 +75,7 @@ Pair = tuple[Reply, float, float]
 
 async def warm_turns(served: Served, address: str, tokens: Tokens, count: int) -> list[Pair]:
     """Pairs of a conversation that goes on."""
-    pairs = []
+    pairs: list[Pair] = []
     async with talking(served, "warm") as (client, conversation):
         await reply_to(client, conversation, "Good day!")
         while len(pairs) < count:

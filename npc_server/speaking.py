@@ -50,7 +50,8 @@ EARLIER_REPLIES = 8
 """A reply is compared with so many of the NPC's last ones."""
 
 RESAMPLES = 2
-"""A reply that begins like an earlier one is drawn anew so often."""
+"""A reply that begins like an earlier one is drawn anew so often. The last draw may be like one:
+the same question has the same answer."""
 
 HEADROOM_SECONDS = 0.25
 """A filler is said so long before the deadline, or a quarter of the deadline if that is less."""
@@ -250,7 +251,8 @@ class Speaker:
             self._metrics.repetitions.labels("cut" if speech.answered else "resampled").inc()
             if speech.answered:
                 break
-            parser = self._parser(utterance, prompt)
+            last = attempt == RESAMPLES
+            parser = self._parser(utterance, prompt, earlier=() if last else None)
             other = other_settings(request.sampling, attempt)
             again = replace(request, sampling=other, seed=request.seed + attempt)
             finish = await self._scheduled(brain, utterance, again, parser)
@@ -428,10 +430,24 @@ class Speaker:
         utterance.speech.take(parser.end())
 
     def _parser(
-        self, utterance: Utterance, prompt: Prompt | None = None, decided: Opening | None = None
+        self,
+        utterance: Utterance,
+        prompt: Prompt | None = None,
+        decided: Opening | None = None,
+        *,
+        earlier: Sequence[str] | None = None,
     ) -> ReplyParser:
-        """A parser; with a prompt, what the model says is held against it and the last replies."""
+        """A parser; with a prompt, what the model says is held against it and the last replies.
+
+        Args:
+            utterance: What is said.
+            prompt: What must not be recited; ``None`` for an authored line.
+            decided: With what the NPC chose to begin.
+            earlier: What must not be repeated; by default the NPC's last replies.
+        """
         state, npc, persona = utterance.state, utterance.npc, utterance.persona
+        if earlier is None:
+            earlier = _earlier(state, npc) if prompt else ()
         return ReplyParser(
             names=(npc.name, *persona.nicknames),
             others=tuple(m.name for m in state.members if m.id != npc.id),
@@ -440,7 +456,7 @@ class Speaker:
             emotion=utterance.emotion,
             prompt_text=prompt.guard if prompt else "",
             languages=persona.languages,
-            earlier=_earlier(state, npc) if prompt else (),
+            earlier=earlier,
             decided=decided,
         )
 

@@ -39,7 +39,7 @@ async def test_every_reply_begins_in_time(
     script = tmp_path / "script.yaml"
     rules = [rule(number) for number in range(TURNS)]
     script.write_text(yaml.safe_dump({"seats": 4, "rules": rules}))
-    served = servers.start("--engine", "scripted", NPC_SCRIPT=str(script), **LIMITS)
+    served = servers.start("--engine", "scripted", data=None, NPC_SCRIPT=str(script), **LIMITS)
     late: list[str] = []
     for block in progress.left(TURNS // AT_ONCE):
         numbers = range(block * AT_ONCE, (block + 1) * AT_ONCE)

@@ -36,7 +36,7 @@ async def test_killed_workers_lose_nothing(
     engine: str, servers: Servers, smollm2: Path, progress: Progress
 ) -> None:
     """20 kills: every say ends in reply.done, which begins with what was sent; all is kept."""
-    served = servers.start("--engine", engine, "--model", str(smollm2), **QUIET)
+    served = servers.start("--engine", engine, "--model", str(smollm2), data=None, **QUIET)
     speaking, stop = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         talks = [

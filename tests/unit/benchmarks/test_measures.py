@@ -55,7 +55,7 @@ def test_steps_widen_the_interval() -> None:
 def test_ratios_are_taken_pair_by_pair() -> None:
     """A ratio belongs to its pair; the comparison survives its file."""
     found = Comparison("x", "ms", (2, 9), (1, 3), ("a", "b"), Target("at most", 3))
-    assert found.ratios == (2, 3)
+    assert list(found.ratios) == [2, 3]
     assert Comparison.from_dict(found.as_dict()) == found
     assert "target ≤ 3: met" in str(found)
 
