@@ -29,7 +29,7 @@ from npc_server.conversation.model import Conversation, Member, Turn
 from npc_server.errors import ConfigError, NotFound
 from npc_server.library import Library
 from npc_server.persona import Persona
-from npc_server.prompt import Message, Prompt, PromptInput, lay_out, texts_to_count
+from npc_server.prompt import Message, Prompt, PromptInput, gather, lay_out, texts_to_count
 from npc_server.prompt.layout import OVERHEAD
 from npc_server.prompt.persona_text import RECENT
 from npc_server.store import Consent, Store, open_beside
@@ -429,8 +429,9 @@ def _exchanges(given: PromptInput, skipped: Counter[str]) -> Iterator[tuple[Mess
 
 
 def _laid_out(given: PromptInput, room: int) -> Prompt:
-    counts = {text: _size(text) for text in texts_to_count(given)}
-    return lay_out(given, room, counts)
+    material = gather(given)
+    counts = {text: _size(text) for text in texts_to_count(material)}
+    return lay_out(material, room, counts)
 
 
 def _write(file: BinaryIO, example: Example) -> None:

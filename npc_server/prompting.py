@@ -13,7 +13,7 @@ from npc_server.conversation.model import Conversation, Member
 from npc_server.errors import EngineUnavailable
 from npc_server.library import Library
 from npc_server.persona import Persona, Sampling
-from npc_server.prompt import Prompt, PromptInput, lay_out, shrink, texts_to_count
+from npc_server.prompt import Prompt, PromptInput, gather, lay_out, shrink, texts_to_count
 
 PROMPTS_KEPT = 64
 COUNTS_KEPT = 4_096
@@ -44,18 +44,20 @@ class Prompter:
         longest, spelled = sampling_for(brain, persona).max_tokens, not able.schema
         asking = await self._count(brain, acting.texts_to_reserve(persona, spelled=spelled))
         allowed = able.context - acting.reserve(persona, asking, longest, spelled=spelled)
-        given = PromptInput(
-            persona=persona,
-            speaker=npc,
-            cast=state.members,
-            turns=heard_by(state.turns, npc.id),
-            locale=state.locale,
-            names={other.id: other.name for other in self._library.all()},
+        material = gather(
+            PromptInput(
+                persona=persona,
+                speaker=npc,
+                cast=state.members,
+                turns=heard_by(state.turns, npc.id),
+                locale=state.locale,
+                names={other.id: other.name for other in self._library.all()},
+            )
         )
-        counts = await self._count(brain, texts_to_count(given))
+        counts = await self._count(brain, texts_to_count(material))
         budget = allowed
         for _ in range(FIT_ATTEMPTS):
-            prompt = lay_out(given, budget, counts)
+            prompt = lay_out(material, budget, counts)
             total = await brain.engine.count_prompt(prompt.messages)
             if total <= allowed:
                 return prompt

@@ -36,4 +36,5 @@ def player_refs(state: Conversation, members: Iterable[str]) -> tuple[str, ...]:
 
 
 def _as_heard(turn: Turn, member: str) -> Turn:
-    return replace(turn, text=turn.text[: turn.heard.get(member, len(turn.text))])
+    heard = turn.heard.get(member)
+    return turn if heard is None else replace(turn, text=turn.text[:heard])

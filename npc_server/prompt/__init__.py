@@ -11,7 +11,7 @@ from npc_server.prompt.decision import (
     speaking_messages,
 )
 from npc_server.prompt.history import stops
-from npc_server.prompt.layout import lay_out, shrink, texts_to_count
+from npc_server.prompt.layout import Material, gather, lay_out, shrink, texts_to_count
 from npc_server.prompt.messages import Message
 from npc_server.prompt.model import Dropped, Placed, Prompt, PromptInput
 
@@ -19,6 +19,7 @@ __all__ = [
     "ActionOutcome",
     "Decision",
     "Dropped",
+    "Material",
     "Message",
     "Placed",
     "Prompt",
@@ -26,6 +27,7 @@ __all__ = [
     "decision_messages",
     "decision_question",
     "decision_schema",
+    "gather",
     "instructed",
     "lay_out",
     "read_decision",

@@ -41,7 +41,9 @@ ELLIPSIS = "…"
 
 
 @dataclass(frozen=True, slots=True)
-class _Material:
+class Material:
+    """What a prompt is laid out from; see ``gather``."""
+
     fixed: tuple[Section, ...]
     examples: tuple[Line, ...]
     history: tuple[Line, ...]
@@ -50,9 +52,27 @@ class _Material:
     earlier: Line
 
 
-def texts_to_count(given: PromptInput) -> tuple[str, ...]:
+def gather(given: PromptInput) -> Material:
+    """The sections and lines of which a prompt may be made."""
+    say = phrases_for(given.persona.languages[0])
+    players = [m.name for m in given.cast if m.kind == "player"]
+    arrives = say.arrives.format(name=", ".join(players) or say.someone)
+    history = history_lines(given)
+    if not history or history[-1].own:
+        cue = say.your_turn if history else arrives
+        history = (*history, Line("cue", cue, own=False, index=len(given.turns)))
+    return Material(
+        fixed=fixed_sections(given),
+        examples=example_lines(given),
+        history=history,
+        tail=tail_sections(given),
+        arrives=Line("cue", arrives, own=False, index=-1),
+        earlier=Line("cue", say.earlier, own=False, index=-1),
+    )
+
+
+def texts_to_count(material: Material) -> tuple[str, ...]:
     """Every text whose tokens ``lay_out`` needs to know, each once."""
-    material = _gather(given)
     parts: tuple[Section | Line, ...] = (
         *material.fixed,
         *material.examples,
@@ -65,14 +85,14 @@ def texts_to_count(given: PromptInput) -> tuple[str, ...]:
 
 
 def lay_out(
-    given: PromptInput, budget: int, counts: Mapping[str, int], *, overhead: int = OVERHEAD
+    material: Material, budget: int, counts: Mapping[str, int], *, overhead: int = OVERHEAD
 ) -> Prompt:
     """The prompt that fits.
 
     Args:
-        given: What it is made from.
+        material: What it is made from.
         budget: How many tokens the prompt may take: the model's context less the reply.
-        counts: Tokens of each of ``texts_to_count(given)``.
+        counts: Tokens of each of ``texts_to_count(material)``.
         overhead: Tokens that the template puts around each message.
 
     Returns:
@@ -80,7 +100,6 @@ def lay_out(
         newest turn are. The sum of counts is near the truth, not the truth: count the rendered
         prompt once and lay out again with the budget that ``shrink`` gives.
     """
-    material = _gather(given)
     newest = material.history[-1]
     ruler = _Ruler(counts, overhead)
     tail = _within_share(material.tail, budget // TAIL_SHARE, ruler)
@@ -137,24 +156,6 @@ class _Ruler:
         return borders * self.overhead + sum(self.line(line) for line in lines)
 
 
-def _gather(given: PromptInput) -> _Material:
-    say = phrases_for(given.persona.languages[0])
-    players = [m.name for m in given.cast if m.kind == "player"]
-    arrives = say.arrives.format(name=", ".join(players) or say.someone)
-    history = history_lines(given)
-    if not history or history[-1].own:
-        cue = say.your_turn if history else arrives
-        history = (*history, Line("cue", cue, own=False, index=len(given.turns)))
-    return _Material(
-        fixed=fixed_sections(given),
-        examples=example_lines(given),
-        history=history,
-        tail=tail_sections(given),
-        arrives=Line("cue", arrives, own=False, index=-1),
-        earlier=Line("cue", say.earlier, own=False, index=-1),
-    )
-
-
 def _within_share(tail: Sequence[Section], room: int, ruler: _Ruler) -> tuple[Section, ...]:
     kept: list[Section] = []
     for section in sorted(tail, key=_rank):
@@ -176,7 +177,7 @@ def _fit(
     return tuple(s for s in (*fixed, *tail) if s in kept)
 
 
-def _first_turn(material: _Material, room: int, ruler: _Ruler) -> int:
+def _first_turn(material: Material, room: int, ruler: _Ruler) -> int:
     """The position of the oldest turn that stays."""
     history = material.history
     last = len(history) - 1
@@ -184,21 +185,34 @@ def _first_turn(material: _Material, room: int, ruler: _Ruler) -> int:
     blocks = [at for at in turns if history[at].index % BLOCK == 0]
     newest_block = blocks[-1] if blocks else 0
     starts: list[int] = [0, *blocks, *(at for at in turns if newest_block < at < last)]
+    costs = _costs_from(history, ruler)
     for start in starts:
-        lines = _opened(material, history[start:], dropped=start > 0)
-        if ruler.dialogue(lines) <= room:
+        opening = _opened(material, history[start : start + 1], dropped=start > 0)[:-1]
+        extra = sum(ruler.line(line) + ruler.overhead for line in opening)
+        if costs[start] + extra <= room:
             return start
     return last
 
 
-def _opened(material: _Material, lines: Sequence[Line], *, dropped: bool) -> tuple[Line, ...]:
+def _costs_from(history: Sequence[Line], ruler: _Ruler) -> list[int]:
+    """For each line, what ``_Ruler.dialogue`` makes of it and all that follow."""
+    costs = [0] * len(history)
+    for at in reversed(range(len(history))):
+        costs[at] = ruler.line(history[at])
+        if at + 1 < len(history):
+            border = history[at].own != history[at + 1].own
+            costs[at] += costs[at + 1] + border * ruler.overhead
+    return costs
+
+
+def _opened(material: Material, lines: Sequence[Line], *, dropped: bool) -> tuple[Line, ...]:
     """The lines, begun by somebody else's: templates want it so."""
     if not lines[0].own:
         return tuple(lines)
     return (material.earlier if dropped else material.arrives, *lines)
 
 
-def _examples(material: _Material, room: int, ruler: _Ruler) -> tuple[Line, ...]:
+def _examples(material: Material, room: int, ruler: _Ruler) -> tuple[Line, ...]:
     examples = material.examples
     half = len(examples) // 4 * 2
     for kept in (examples, examples[:half]):

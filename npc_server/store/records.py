@@ -7,7 +7,7 @@ server cannot know what it would lose of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import orjson
@@ -104,7 +104,7 @@ def decode_turn(raw: bytes) -> Turn:
 
 def encode_conversation(state: Conversation) -> bytes:
     """A conversation without its turns, revision and seq, which are stored apart."""
-    record = asdict(state)
+    record = asdict(replace(state, turns=()))
     for apart in ("turns", "revision", "seq"):
         del record[apart]
     return orjson.dumps({"v": VERSION, **record})

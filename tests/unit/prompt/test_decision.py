@@ -20,6 +20,7 @@ from npc_server.prompt import (
     PromptInput,
     decision_messages,
     decision_schema,
+    gather,
     instructed,
     lay_out,
     read_decision,
@@ -287,7 +288,8 @@ def acted(*acts: Act, text: str = "Here.") -> Turn:
 
 def history(*turns: Turn, speaker: Member = BRAM) -> tuple[Message, ...]:
     made = PromptInput(PERSONA, speaker, (BRAM, ANNA, MARTA), turns)
-    return lay_out(made, 10_000, dict.fromkeys(texts_to_count(made), 1)).messages[1:]
+    material = gather(made)
+    return lay_out(material, 10_000, dict.fromkeys(texts_to_count(material), 1)).messages[1:]
 
 
 def test_later_prompts_know_what_was_done() -> None:

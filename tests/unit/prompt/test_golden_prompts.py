@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from npc_server.conversation.model import Member, Turn
 from npc_server.persona.model import Example, Knowledge, Persona, Relation, Secret
-from npc_server.prompt import Prompt, PromptInput, lay_out, texts_to_count
+from npc_server.prompt import Prompt, PromptInput, gather, lay_out, texts_to_count
 
 BRAM = Persona(
     id="bram",
@@ -116,8 +116,9 @@ def turn(index: int, speaker: str, text: str, **given: object) -> Turn:
 
 
 def laid_out(given: PromptInput) -> Prompt:
-    counts = {text: len(text) for text in texts_to_count(given)}
-    return lay_out(given, 100_000, counts)
+    material = gather(given)
+    counts = {text: len(text) for text in texts_to_count(material)}
+    return lay_out(material, 100_000, counts)
 
 
 def written(prompt: Prompt) -> str:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from npc_server.conversation.model import Member, Turn
 from npc_server.persona.model import Persona
-from npc_server.prompt import Message, PromptInput, lay_out, stops, texts_to_count
+from npc_server.prompt import Message, PromptInput, gather, lay_out, stops, texts_to_count
 
 PERSONA = Persona(id="bram", name="Bram", summary="s", description="d", personality="p", speech="t")
 BRAM = Member("bram", "npc", "Bram", "bram")
@@ -22,7 +22,8 @@ def say(text: str, index: int = 0, speaker: str = "anna") -> Turn:
 
 def messages(*turns: Turn, cast: tuple[Member, ...] = (BRAM, ANNA)) -> tuple[Message, ...]:
     made = PromptInput(PERSONA, BRAM, cast, turns)
-    return lay_out(made, 10_000, dict.fromkeys(texts_to_count(made), 1)).messages[1:]
+    material = gather(made)
+    return lay_out(material, 10_000, dict.fromkeys(texts_to_count(material), 1)).messages[1:]
 
 
 @pytest.mark.parametrize(

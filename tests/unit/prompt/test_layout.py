@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from npc_server.conversation.model import Member, Turn
 from npc_server.persona.model import Example, Knowledge, Persona, Secret
-from npc_server.prompt import Message, Prompt, PromptInput, lay_out, shrink, texts_to_count
+from npc_server.prompt import Message, Prompt, PromptInput, gather, lay_out, shrink, texts_to_count
 from npc_server.prompt.layout import BLOCK, ELLIPSIS, OVERHEAD
 
 BRAM = Member("bram", "npc", "Bram", "bram")
@@ -66,7 +66,8 @@ def asked(
 
 
 def laid_out(made: PromptInput, budget: int, count: Counter = words) -> Prompt:
-    return lay_out(made, budget, {text: count(text) for text in texts_to_count(made)})
+    material = gather(made)
+    return lay_out(material, budget, {text: count(text) for text in texts_to_count(material)})
 
 
 def floor(made: PromptInput) -> int:
@@ -213,6 +214,7 @@ def test_an_unchanged_beginning_is_kept_from_turn_to_turn() -> None:
 def test_overhead_is_counted_for_each_message() -> None:
     """What a template puts around messages is part of the prompt's tokens."""
     made = asked(persona(), history(5))
-    counts = {text: words(text) for text in texts_to_count(made)}
-    bare, full = lay_out(made, 5000, counts, overhead=0), lay_out(made, 5000, counts)
+    material = gather(made)
+    counts = {text: words(text) for text in texts_to_count(material)}
+    bare, full = lay_out(material, 5000, counts, overhead=0), lay_out(material, 5000, counts)
     assert full.tokens - bare.tokens == OVERHEAD * len(full.messages)
