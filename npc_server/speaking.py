@@ -59,6 +59,9 @@ HEADROOM_SECONDS = 0.25
 LOOK_AGAIN_SECONDS = 0.01
 """While a command may be about to cut the reply, a filler is put off so long."""
 
+STALL_LOOKS = 8
+"""A stall is noticed within the time allowed for it, and at most this part of it too early."""
+
 SMOOTHING = 0.3
 """Weight of the newest measurement in the moving average of the time to a first piece."""
 
@@ -363,6 +366,7 @@ class Speaker:
         loop, speech, go = asyncio.get_running_loop(), utterance.speech, utterance.go
         began = loop.time()
         end = began + self._timeouts.reply
+        looked = 0.0
         finish: ReplyFinish = "stop"
         short = speech.degraded == "short"
         try:
@@ -372,7 +376,10 @@ class Speaker:
                     if not made:
                         self._learn_pace(brain, now - began)
                     made.append(piece.text)
-                    limit.reschedule(min(end, now + self._timeouts.stall))
+                    if now - looked > self._timeouts.stall / STALL_LOOKS:
+                        # A timer for each piece would cost as much as taking it.
+                        looked = now
+                        limit.reschedule(min(end, now + self._timeouts.stall))
                     if not go.is_set():
                         await go.wait()
                     parts = parser.feed(piece.text)

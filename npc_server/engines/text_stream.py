@@ -32,6 +32,8 @@ class StopFilter:
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
+        self._beginnings = frozenset(stop[:n] for stop in self._stops for n in range(1, len(stop)))
+        self._longest = max(map(len, self._beginnings), default=0)
         self._held = ""
         self.stopped = False
 
@@ -55,10 +57,8 @@ class StopFilter:
         return text
 
     def _possible(self) -> int:
-        longest = max((len(stop) for stop in self._stops), default=1) - 1
-        for length in range(min(longest, len(self._held)), 0, -1):
-            tail = self._held[-length:]
-            if any(stop.startswith(tail) for stop in self._stops):
+        for length in range(min(self._longest, len(self._held)), 0, -1):
+            if self._held[-length:] in self._beginnings:
                 return length
         return 0
 

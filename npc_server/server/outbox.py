@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from npc_server.config import Limits
 from npc_server.protocol.events import Event, ReplyDelta
+
+LOOKS = 4
+"""So often within the longest time of a write it is looked at whether one is blocked."""
 
 
 class Slow(Exception):
@@ -40,6 +44,7 @@ class Outbox:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
+        self._writing_since: float | None = None
 
     @property
     def overflowing(self) -> bool:
@@ -86,14 +91,47 @@ class Outbox:
         Raises:
             Slow: Too much waits, or a write was blocked for too long.
         """
+        try:
+            async with asyncio.timeout(None) as limit:
+                with self._watched(limit):
+                    await self._write_all(send)
+        except TimeoutError:
+            raise Slow("a write to the client was blocked for too long") from None
+
+    async def _write_all(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+        now = asyncio.get_running_loop().time
         while True:
             await self._filled.wait()
             self._filled.clear()
             while self._waiting:
                 if self.overflowing:
                     raise Slow("more waits for the client than may")
-                await self._write(self._take(), send)
+                self._writing_since = now()
+                await send(self._take())
+                self._writing_since = None
             self._idle.set()
+
+    @contextmanager
+    def _watched(self, limit: asyncio.Timeout) -> Iterator[None]:
+        """Let the limit pass when a write is blocked for too long.
+
+        Looked at now and then: a timer for each write would cost as much as the write.
+        """
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            nonlocal timer
+            since = self._writing_since
+            if since is not None and loop.time() - since >= self._write_timeout:
+                limit.reschedule(loop.time())
+            else:
+                timer = loop.call_later(self._write_timeout / LOOKS, look)
+
+        timer = loop.call_later(self._write_timeout / LOOKS, look)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _take(self) -> bytes:
         first = self._waiting.popleft()
@@ -102,10 +140,3 @@ class Outbox:
             return first.delta.encode()
         self._messages -= 1
         return first.payload
-
-    async def _write(self, payload: bytes, send: Callable[[bytes], Awaitable[None]]) -> None:
-        try:
-            async with asyncio.timeout(self._write_timeout):
-                await send(payload)
-        except TimeoutError:
-            raise Slow("a write to the client was blocked for too long") from None
