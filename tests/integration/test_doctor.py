@@ -59,8 +59,8 @@ async def test_several_engines_are_told_by_name(model: Path, tmp_path: Path) -> 
     }
     chosen = {"engine": "scripted", "engines": engines, "data_dir": tmp_path}
     text = (await look("gpu", **chosen)).text
-    assert "default: the scripted engine needs no device" in text
-    assert "far: the openai engine needs no device" in text
+    assert "default: the model does not run here, so it needs no device" in text
+    assert "far: the model does not run here, so it needs no device" in text
     assert "small: ctransformers runs tiny.gguf on cuda" in text
     models = (await look("model", **chosen)).text.splitlines()
     assert models[0] == "the scripted engine needs none"
