@@ -148,9 +148,17 @@ async def _data_folder(settings: Settings) -> str:
 
 
 async def _model(settings: Settings) -> str:
-    engines = [settings.engine_settings(name) for name in settings.engine_names]
-    told = [await _model_of(engine, settings.models_dir) for engine in engines]
-    return "\n".join(dict.fromkeys(told))
+    told, failed = [], False
+    for name in settings.engine_names:
+        try:
+            told.append(await _model_of(settings.engine_settings(name), settings.models_dir))
+        except NpcError as error:
+            told.append(error.message)
+            failed = True
+    text = "\n".join(dict.fromkeys(told))
+    if failed:
+        raise NpcError(text)
+    return text
 
 
 async def _model_of(settings: EngineSettings, models_dir: Path) -> str:

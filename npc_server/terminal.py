@@ -20,6 +20,7 @@ DEMO_LINES = (
     "Could you make me a sword?",
     "Thank you. Who else lives in this village?",
 )
+STAND_INS = {"filler": "a filler", "canned": "an authored line"}
 FACES = {
     "neutral": "",
     "happy": "smiling",
@@ -166,15 +167,25 @@ def summary(ends: list[Json], capabilities: Capabilities) -> Table:
     table.add_row("model", capabilities.model)
     table.add_row("device", capabilities.device)
     for number, end in enumerate(ends, start=1):
-        timings, usage = end["timings"], end["usage"]
-        seconds = max(1e-3, (timings["total_ms"] - timings["first_token_ms"]) / 1000)
-        table.add_row(
-            f"turn {number}",
-            f"first token after {timings['first_token_ms']:.0f} ms, "
-            f"{usage['completion'] / seconds:.1f} tokens/s, "
-            f"{usage['cached']} of {usage['prompt']} prompt tokens were cached",
-        )
+        table.add_row(f"turn {number}", _pace(end))
     return table
+
+
+def _pace(end: Json) -> str:
+    """How fast a reply came, as far as that is known; a filler's time tells nothing of tokens."""
+    timings, usage, stand_in = end["timings"], end.get("usage"), end.get("degraded")
+    first, total = timings.get("first_token_ms"), timings["total_ms"]
+    parts = []
+    if first is not None:
+        parts.append(f"{STAND_INS.get(stand_in, 'first token')} after {first:.0f} ms")
+    if first is None or usage is None or stand_in in STAND_INS:
+        parts.append(f"done after {total:.0f} ms")
+    else:
+        seconds = max(1e-3, (total - first) / 1000)
+        parts.append(f"{usage['completion'] / seconds:.1f} tokens/s")
+    if usage is not None:
+        parts.append(f"{usage['cached']} of {usage['prompt']} prompt tokens were cached")
+    return ", ".join(parts)
 
 
 def _name(opened: Json) -> str:

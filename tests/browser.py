@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,7 +42,12 @@ WELL = (
     "nobody counted the hours. I have stood there at midnight. All I heard was the innkeeper's cat."
 )
 TALE = "옛날 옛적에 호랑이 한 마리가 살았단다. 그 호랑이는 곶감을 제일 무서워했지. 왜 그랬을까?"
-LONG = "One word after another, and then one more. " * 12
+WORDS = ["ash", "birch", "crow", "dew", "elm", "fern", "gate", "hill", "iron", "jay", "mill", "oak"]
+# What an NPC has said, or says twice in a reply, would be cut.
+LONG = [
+    "".join(f"{' '.join(Random(12 * n + m).sample(WORDS, 8)).capitalize()}. " for m in range(12))
+    for n in range(8)
+]
 GIVES: Json = {
     "emotion": "happy",
     "intensity": 2,
@@ -61,7 +67,7 @@ SCRIPT: Json = {
         {"match": "story", "reply": STORY, "first_ms": 60, "piece_ms": 40},
         {"match": "옛날", "reply": TALE, "piece_ms": 15},
         {"match": "everything", "reply": LONG, "piece": "char"},
-        {"match": r"break\s*$", "fail": "unavailable"},
+        {"match": r"break\s*$", "reply": "Mind the bellows, they are old.", "fail_after": 3},
         {"reply": "All right. I will think about that."},
     ]
 }

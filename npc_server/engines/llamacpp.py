@@ -30,7 +30,7 @@ from npc_server.engines.llamacpp_running import RunningLlama
 from npc_server.engines.llamacpp_tokens import PromptTokens
 from npc_server.engines.machine import for_llamacpp
 from npc_server.engines.model_info import llamacpp_reads
-from npc_server.engines.placement import Footprint, fewer, footprint, plan
+from npc_server.engines.placement import Footprint, Machine, fewer, footprint, plan
 from npc_server.engines.prefix import common_length
 from npc_server.engines.templates import guess, named
 from npc_server.engines.text_stream import StopFilter
@@ -74,6 +74,7 @@ class LlamaCppSettings:
         backoff_first: Seconds before a crashed worker is started again; doubled each time.
         backoff_most: The longest such wait, in seconds.
         command: The worker's command line, for tests.
+        machine: What there is to compute with, for tests; by default it is looked for.
     """
 
     model: Path
@@ -91,6 +92,7 @@ class LlamaCppSettings:
     backoff_first: float = 0.1
     backoff_most: float = 30.0
     command: tuple[str, ...] = ()
+    machine: Machine | None = None
 
 
 class LlamaCppEngine:
@@ -414,7 +416,7 @@ class LlamaCppEngine:
             return self._gpu_layers
         if settings.device == "cpu" or settings.gpu_layers == 0:
             return 0
-        machine = await asyncio.to_thread(for_llamacpp)
+        machine = settings.machine or await asyncio.to_thread(for_llamacpp)
         placed = plan(self._footprint, machine, settings.device, settings.gpu_layers)
         log.info("model_placed", device=placed.device, gpu_layers=placed.gpu_layers)
         for warning in placed.warnings:
@@ -427,7 +429,7 @@ class LlamaCppEngine:
         process = await load_worker(
             settings.command or WORKER,
             {
-                **asdict(replace(settings, gpu_layers=gpu_layers)),
+                **asdict(replace(settings, gpu_layers=gpu_layers, machine=None)),
                 "model": str(settings.model.absolute()),
                 "context": self._context,
                 "threads": settings.threads or _cores(),

@@ -51,21 +51,29 @@ async def test_the_plan_is_told(model: Path, tmp_path: Path) -> None:
     assert "RTX 3060 is there, but the engine's build cannot use it" in found.text
 
 
-async def test_several_engines_are_told_by_name(model: Path, tmp_path: Path) -> None:
-    """Endpoints and scripts need no device; each of the others has its plan."""
+async def test_several_engines_are_told_by_name(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Endpoints and scripts need no device; each of the others has its plan.
+
+    An endpoint that does not answer leaves the other models told.
+    """
+    monkeypatch.setattr(doctor, "ENDPOINT_SECONDS", 0.5)
     engines = {
         "small": {"engine": "ctransformers", "model": str(model)},
         "far": {"engine": "openai", "openai_base_url": "http://127.0.0.1:9/v1", "model": "big"},
     }
     chosen = {"engine": "scripted", "engines": engines, "data_dir": tmp_path}
     text = (await look("gpu", **chosen)).text
-    assert "default: the scripted engine needs no device" in text
-    assert "far: the openai engine needs no device" in text
+    assert "default: the model does not run here, so it needs no device" in text
+    assert "far: the model does not run here, so it needs no device" in text
     assert "small: ctransformers runs tiny.gguf on cuda" in text
-    models = (await look("model", **chosen)).text.splitlines()
-    assert models[0] == "the scripted engine needs none"
-    assert models[1].startswith("Tiny")
-    assert models[2] == "big at http://127.0.0.1:9/v1"
+    found = await look("model", **chosen)
+    assert not found.ok
+    models = found.text.splitlines()
+    assert "the scripted engine needs none" in models
+    assert any(line.startswith("Tiny") for line in models)
+    assert any("127.0.0.1:9 was not ready" in line for line in models)
 
 
 async def test_what_was_asked_for_and_cannot_be_is_a_failure(model: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from npc_server.client import Json
-from npc_server.terminal import Wrapping, show_reply
+from npc_server.engines.base import Capabilities
+from npc_server.terminal import Wrapping, show_reply, summary
 
 
 def printed(pieces: list[str], width: int) -> str:
@@ -69,3 +70,30 @@ async def test_what_an_npc_does_is_shown_and_accepted() -> None:
         "Bram: [give item (item: knife)] [give item] [refused: no \nroom] There.\n"
     )
     assert client.answers == [("a", True)]
+
+
+def test_the_summary_tells_what_is_known() -> None:
+    """A reply that was ended early has no count of tokens, and a filler says nothing of pace."""
+    console = Console(file=io.StringIO(), width=120, color_system=None)
+    timings = {"queue_ms": 1.0, "first_token_ms": 100.0, "total_ms": 600.0}
+    usage = {"prompt": 9, "cached": 4, "completion": 10}
+    ends: list[Json] = [
+        {"timings": timings, "usage": usage},
+        {"timings": timings},
+        {"timings": timings, "usage": usage, "degraded": "filler"},
+        {"timings": timings, "degraded": "canned"},
+        {"timings": {"queue_ms": 1.0, "total_ms": 600.0}},
+    ]
+    console.print(summary(ends, Capabilities("llamacpp", "Tiny", 2048, 4, "cpu")))
+    assert isinstance(console.file, io.StringIO)
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert lines == [
+        "engine llamacpp",
+        "model Tiny",
+        "device cpu",
+        "turn 1 first token after 100 ms, 20.0 tokens/s, 4 of 9 prompt tokens were cached",
+        "turn 2 first token after 100 ms, done after 600 ms",
+        "turn 3 a filler after 100 ms, done after 600 ms, 4 of 9 prompt tokens were cached",
+        "turn 4 an authored line after 100 ms, done after 600 ms",
+        "turn 5 done after 600 ms",
+    ]

@@ -224,10 +224,14 @@ async def test_markup_stays_text(talk: Talk) -> None:
 
 
 async def test_a_failure_is_told_in_plain_words(talk: Talk) -> None:
-    """A reply that the engine cannot make says so in the server's words, and one can go on."""
+    """A reply that breaks off says so in the server's words, and one can go on.
+
+    What was said of it stays.
+    """
     await talk.choose()
     await talk.answered("Please break")
     error = talk.events("error")[-1]
+    assert (await talk.transcript())[-1] == talk.events("reply.done")[-1]["text"].strip() != ""
     await expect(talk.replies().last.locator(".problem")).to_have_text(error["message"])
     await expect(talk.replies().last.locator(".note")).to_have_text("failed")
     await talk.answered("Good morning")

@@ -15,6 +15,7 @@ from model_files import llama
 
 from npc_server.engines.base import ScoreRequest
 from npc_server.engines.llamacpp import LlamaCppEngine, LlamaCppSettings
+from npc_server.engines.placement import Gpu, Machine
 from npc_server.errors import EngineUnavailable, ModelFileError
 
 PREAMBLE = """
@@ -71,6 +72,7 @@ UNEXPLAINED = """
 print("cause", file=sys.stderr, flush=True)
 send(event="failed", kind="ModelFileError", message="No.", unexplained=True)
 """
+CARD = Machine((Gpu("cuda", "a card", 8 << 30, 8 << 30),), frozenset({"cuda"}))
 Make = Callable[..., LlamaCppEngine]
 
 
@@ -80,7 +82,8 @@ def make(tmp_path: Path) -> Make:
 
     def build(program: str, **settings: Any) -> LlamaCppEngine:
         model, file = tmp_path / "model.gguf", tmp_path / "worker.py"
-        model.write_bytes(llama())
+        if not model.exists():
+            model.write_bytes(llama())
         file.write_text(PREAMBLE + textwrap.dedent(program))
         command = (sys.executable, str(file), str(tmp_path / "starts"))
         chosen = {"backoff_first": 0.01, "start_timeout": 20.0, **settings}
@@ -174,23 +177,28 @@ async def test_nonsense_is_told(make: Make) -> None:
 
 
 async def test_layers_that_do_not_fit_are_halved(
-    make: Make, capsys: pytest.CaptureFixture[str]
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whether the worker says so or dies of it; the log tells what was done."""
+    (tmp_path / "model.gguf").write_bytes(llama(changes={"llama.block_count": 8}))
     engine = make(
         """
-        if load["gpu_layers"] == 20:
+        with Path(sys.argv[1] + ".layers").open("a") as file:
+            file.write(f"{load['gpu_layers']} ")
+        if load["gpu_layers"] == 9:
             send(event="failed", kind="ModelFileError", message="No memory.")
             sys.exit()
-        if load["gpu_layers"] > 5:
+        if load["gpu_layers"] > 2:
             os.kill(os.getpid(), 11)
         serve()
         """,
         device="cuda",
         gpu_layers=20,
+        machine=CARD,
     )
     await engine.start()
     assert engine.capabilities.device == "cuda"
+    assert (tmp_path / "starts.layers").read_text() == "9 4 2 "
     assert capsys.readouterr().out.count("gpu_layers_reduced") == 2
     await engine.close()
 

@@ -191,13 +191,13 @@ async def test_only_whole_replies_are_learnt(start: Start, tmp_path: Path) -> No
         await _anew(client, conversation)
     done = export(tmp_path / "data", "sft")
     (row,) = rows(done.stdout)
-    # The failed reply said nothing that anybody heard: what it answers is answered by the next.
-    assert said(row, "user") == ["Good morning", "Now fail\nAnd now my mare"]
+    # Where the engine failed a written line was heard: it stays out with what it answers.
+    assert said(row, "user") == ["Good morning", "And now my mare"]
     assert said(row, "assistant") == ["Good day.", "Bring her, Player."]
     table = {" ".join(line.split()) for line in done.stderr.splitlines()}
     assert {
         "left out, reply: cut off 1",
-        "left out, reply: a written line stood in for it 1",
+        "left out, reply: a written line stood in for it 2",
     } <= table
     assert CANARY not in done.stdout
 

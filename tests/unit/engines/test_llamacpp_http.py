@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -143,6 +145,22 @@ async def test_what_is_no_answer_is_told(data: bytes, error: type[Exception]) ->
     async with server(says(data)) as http:
         with pytest.raises(error):
             await http.call("/x")
+
+
+async def test_a_reset_is_told() -> None:
+    """A server that dies resets the connection: that is no answer, and no error of another kind."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    async with server(answer) as http:
+        with pytest.raises(HttpFailed, match="did not answer"):
+            await http.call("/x")
+        with pytest.raises(HttpFailed, match="did not answer"):
+            await anext(http.events("/x", {}))
 
 
 async def test_a_stream_that_breaks_off_is_told() -> None:
