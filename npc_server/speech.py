@@ -109,9 +109,15 @@ class Speech:
             self.degraded = to
 
     def fill(self, line: str, emotion: Emotion) -> None:
-        """Say something in character to win time. What is said later stands behind it."""
+        """Say something in character to win time. What is said later stands behind it.
+
+        Args:
+            line: What.
+            emotion: What the NPC feels, unless it has shown that already.
+        """
         self.degrade("filler")
-        self._feel(Feeling(emotion, 0.0 if emotion == "neutral" else LINGERING, 0))
+        if self._emotion is None:
+            self._feel(Feeling(emotion, 0.0 if emotion == "neutral" else LINGERING, 0))
         self._say(line)
         self._finish_sentence(Sentence(0, line, 0))
         self._before = (len(line) + 1, 1)
