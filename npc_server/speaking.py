@@ -375,6 +375,7 @@ class Speaker:
         began = loop.time()
         end = began + self._timeouts.reply
         looked = 0.0
+        before, told = len(made), False
         finish: ReplyFinish = "stop"
         short = speech.degraded == "short"
         try:
@@ -396,6 +397,7 @@ class Speaker:
                         return "stop"
                     speech.take(parts)
                     if piece.usage is not None:
+                        told = True
                         self._account(speech, piece.usage)
                     finish = piece.finish or finish
                     if parser.finished:
@@ -406,6 +408,9 @@ class Speaker:
                     "The model was silent for too long. Look at its load, or raise NPC_TIMEOUTS__*."
                 ) from None
             return "deadline"
+        finally:
+            if not told:
+                speech.untold += len(made) - before
         await go.wait()
         speech.take(parser.end())
         return "stop" if parser.finished else finish

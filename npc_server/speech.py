@@ -48,6 +48,7 @@ class Speech:
         degraded: Which stand-in was used, if one was; of several the one that says most.
         answered: Whether more than a filler was said.
         usage: Tokens, once the engine told.
+        untold: Pieces of generations that ended before the engine told of their tokens.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Speech:
         self.degraded: Degraded | None = None
         self.answered = False
         self.usage: events.TokenUsage | None = None
+        self.untold = 0
         self._sentences: list[str] = []
         self._gestures: list[model.Gesture] = []
         self._emotion: Emotion | None = None
@@ -97,6 +99,12 @@ class Speech:
         """How long the first text took."""
         first = self._timing.first
         return None if first is None else first - self._timing.asked
+
+    @property
+    def spent(self) -> int:
+        """Tokens for which it is to be charged: what was cached costs nothing."""
+        used = self.usage
+        return self.untold + (used.prompt - used.cached + used.completion if used else 0)
 
     def seated(self) -> None:
         """A seat of the engine was granted; of several the first one counts."""
