@@ -224,7 +224,9 @@ class LlamaCppEngine:
             log.debug("not_read_ahead", reason=str(error))
 
     async def forget(self, affinity: str) -> None:
-        """Drop what seats hold for every affinity that begins so."""
+        """Drop what seats hold for every affinity that begins so, and the texts that were read."""
+        if self._tokens is not None:
+            self._tokens.forget()
         if self._kept.worker is not None:
             await self._kept.worker.seats.forget(affinity)
 
