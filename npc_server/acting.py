@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from npc_server.conversation.model import Reply
 from npc_server.engines.base import Adapter, Engine, GenerateRequest, Usage
 from npc_server.errors import NpcError
 from npc_server.observability import get_logger
@@ -157,6 +158,14 @@ async def carry_out(
     except NpcError as error:
         log.warning("action_failed", action=action.name, reason=error.message)
         return ActionOutcome(ok=False, reason=error.code)
+
+
+def done_before(reply: Reply) -> tuple[Decision | None, ActionOutcome | None]:
+    """What a reply that is said anew has done already: it is neither decided nor done again."""
+    if not reply.actions:
+        return None, None
+    act = reply.actions[-1]
+    return Decision(action=act.name, args=act.args), ActionOutcome(ok=True)
 
 
 def reserve(persona: Persona, counts: Mapping[str, int], longest: int, *, spelled: bool) -> int:

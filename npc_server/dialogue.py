@@ -343,7 +343,7 @@ class Dialogue:
             NotFound: The conversation is not the caller's.
         """
         room, player = await self.rooms.enter(caller, command)
-        if command.state != "idle":
+        if command.state != "idle" and not self.draining.is_set():
             typed = rules.typing(room.state, player, command.text or "")
             self.replies.warm(room, typed, player.ref)
 
@@ -387,6 +387,8 @@ class Dialogue:
             if room is not None:
                 async with room.lock:
                     room.end(room.live)
+                    if room.warming is not None:
+                        room.warming.cancel()
                     await self.store.delete_conversation(caller.world, conversation)
                     self.rooms.drop(room)
                 await self.replies.speaker.forget(room.state)
@@ -629,9 +631,14 @@ def _player(caller: Caller, command: commands.ConversationOpen) -> Member:
 def _who_reacts(room: Room, command: commands.Event) -> str | None:
     """The NPC that reacts to an event: the first that it concerns, else the first to perceive it.
 
-    Where a reply is in flight, only what must be reacted to cuts it.
+    Where a reply is in flight, only what must be reacted to cuts it. Where nobody listens, nobody
+    reacts.
     """
-    if command.respond == "never" or (command.respond == "auto" and room.live is not None):
+    if (
+        not room.listeners
+        or command.respond == "never"
+        or (command.respond == "auto" and room.live is not None)
+    ):
         return None
     npcs = [npc.id for npc in room.state.npc_members()]
     concerned = [npc for npc in npcs if npc in command.to]

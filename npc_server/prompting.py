@@ -96,14 +96,15 @@ class Prompter:
         }
 
     async def _count(self, brain: Brain, texts: Sequence[str]) -> dict[str, int]:
-        unknown = [text for text in texts if (brain.name, text) not in self._counts]
+        known = {text: self._counts.get((brain.name, text)) for text in texts}
+        counts = {text: count for text, count in known.items() if count is not None}
+        unknown = [text for text in known if text not in counts]
         if unknown:
+            # Others forget counts meanwhile: what was known is taken along.
             counted = await brain.engine.count_tokens(unknown)
-            for text, count in zip(unknown, counted, strict=True):
-                self._counts[brain.name, text] = count
-        counts = {}
+            counts.update(zip(unknown, counted, strict=True))
         for text in texts:
-            counts[text] = self._counts[brain.name, text]
+            self._counts[brain.name, text] = counts[text]
             self._counts.move_to_end((brain.name, text))
         while len(self._counts) > COUNTS_KEPT:
             self._counts.popitem(last=False)

@@ -179,9 +179,9 @@ class Replies:
             except Exception:
                 log.exception("reply_failed")
                 outcome = self._failed(live, NpcError(NpcError.wire_message))
-            if outcome.usage:
-                usage = outcome.usage
-                spend(usage.prompt - usage.cached + usage.completion)
+            finally:
+                # Also for a reply that was cut: else who cuts every one pays for none.
+                spend(live.speech.spent)
         live.outcome = outcome
         if self._log_text:
             log.info("replied", text=outcome.text)

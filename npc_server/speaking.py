@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from npc_server import acting
@@ -22,7 +22,7 @@ from npc_server.config import Settings
 from npc_server.conversation.model import Conversation, Member, NpcState, ReplyFinish
 from npc_server.conversation.rules import Outcome
 from npc_server.engines.base import Adapter, GenerateRequest, Piece, Usage
-from npc_server.errors import Busy, EngineUnavailable, NpcError
+from npc_server.errors import Busy, EngineUnavailable, NpcError, TooLarge
 from npc_server.library import Library
 from npc_server.observability import Metrics, get_logger
 from npc_server.persona import Persona
@@ -39,9 +39,9 @@ from npc_server.prompt import (
 from npc_server.prompting import Prompter, affinity_of, owner_of, sampling_for
 from npc_server.protocol import events
 from npc_server.protocol.emotion import Emotion
-from npc_server.reply import Opening, Part, ReplyParser, Sentence
+from npc_server.reply import Part, ReplyParser, Sentence
 from npc_server.reply.repetition import other_settings
-from npc_server.scheduler import Priority, Recalled
+from npc_server.scheduler import Grant, Priority, Recalled
 from npc_server.speech import Speech
 
 log = get_logger(__name__)
@@ -81,6 +81,8 @@ class Utterance:
         propose: Commits an action and sends it to the game.
         decision: What the NPC decided before it spoke, once it has.
         outcome: What became of the action that it decided on.
+        opened: Whether what it decided to feel and show was told.
+        served: The engines that gave it a seat. What it still wants of them comes before others'.
     """
 
     state: Conversation
@@ -93,6 +95,8 @@ class Utterance:
     propose: Propose
     decision: Decision | None = None
     outcome: ActionOutcome | None = None
+    opened: bool = False
+    served: set[str] = field(default_factory=set)
 
     @property
     def emotion(self) -> Emotion:
@@ -174,6 +178,7 @@ class Speaker:
         npc = _npc(state, speech.reply.speaker)
         persona = self._library.get(npc.ref)
         utterance = Utterance(state, npc, persona, speech, go, priority, owner, propose)
+        utterance.decision, utterance.outcome = acting.done_before(speech.reply)
         if canned is not None:
             speech.seated()
             await self._recite(utterance, canned)
@@ -200,7 +205,7 @@ class Speaker:
             brain = self._brains.of(persona.engine)
             prompt = await self._prompter.prompt(brain, state, npc, persona)
             async with brain.scheduler.seat(Priority.WARM, owner) as grant:
-                adapter = self._adapter(persona)
+                adapter = self._adapter(brain, persona)
                 affinity = affinity_of(state, npc)
                 await grant.run(brain.engine.warm(prompt.messages, affinity, adapter))
         except (NpcError, Recalled) as error:
@@ -224,7 +229,7 @@ class Speaker:
         for brain in self._brains.chain(utterance.persona.engine):
             try:
                 return await self._from(brain, utterance)
-            except (EngineUnavailable, Busy) as error:
+            except (EngineUnavailable, Busy, TooLarge) as error:
                 if utterance.speech.answered:
                     raise
                 self._metrics.engine_failures.labels(brain.name).inc()
@@ -245,7 +250,7 @@ class Speaker:
             affinity=affinity_of(state, utterance.npc),
             stop=stops(state.members),
             seed=_number(speech.reply.turn),
-            adapter=self._adapter(persona),
+            adapter=self._adapter(brain, persona),
         )
         finish = await self._scheduled(brain, utterance, request, parser)
         for attempt in range(1, RESAMPLES + 1):
@@ -268,9 +273,10 @@ class Speaker:
             return self._parser(utterance, prompt)
         asked = await self._decide(brain, utterance, prompt)
         utterance.decision = decision = asked.decision
-        parser = self._parser(utterance, prompt, acting.opening(decision))
+        parser = self._parser(utterance, prompt)
         await utterance.go.wait()
         utterance.speech.take(parser.feed(""))
+        utterance.opened = True
         self._account(utterance.speech, asked.usage)
         if decision.action is not None:
             utterance.outcome = await acting.carry_out(
@@ -283,13 +289,9 @@ class Speaker:
 
     async def _decide(self, brain: Brain, utterance: Utterance, prompt: Prompt) -> acting.Asked:
         """Ask for a decision; recalled for a player's sake, it is asked for anew."""
-        again = False
         while True:
             try:
-                async with brain.scheduler.seat(
-                    utterance.priority, utterance.owner, again=again
-                ) as grant:
-                    utterance.speech.seated()
+                async with self._seat(brain, utterance) as grant:
                     return await grant.run(
                         acting.decide(
                             brain.engine,
@@ -298,11 +300,11 @@ class Speaker:
                             affinity=affinity_of(utterance.state, utterance.npc),
                             seed=_number(utterance.speech.reply.turn),
                             seconds=self._timeouts.decision,
-                            adapter=self._adapter(utterance.persona),
+                            adapter=self._adapter(brain, utterance.persona),
                         )
                     )
             except Recalled:
-                again = True
+                continue
 
     async def _told(self, brain: Brain, utterance: Utterance, prompt: Prompt) -> Prompt:
         """The prompt with what the game wants and what the NPC did, where there is room for it."""
@@ -321,24 +323,30 @@ class Speaker:
         self, brain: Brain, utterance: Utterance, request: GenerateRequest, parser: ReplyParser
     ) -> ReplyFinish:
         """One generation; recalled for a player's sake, it goes on from where it was."""
-        scheduler, owner = brain.scheduler, utterance.owner
         made: list[str] = []
-        again = False
         while True:
             try:
-                async with scheduler.seat(utterance.priority, owner, again=again) as grant:
-                    self._seated(brain, utterance)
+                async with self._seat(brain, utterance) as grant:
+                    self._foresee(brain, utterance.speech)
                     async with (
                         brain.engine.generate(_rest(request, made)) as pieces,
                         aclosing(grant.until_recalled(pieces)) as stream,
                     ):
                         return await self._listen(brain, utterance, stream, parser, made)
             except Recalled:
-                again = True
+                continue
 
-    def _seated(self, brain: Brain, utterance: Utterance) -> None:
-        speech = utterance.speech
-        speech.seated()
+    @asynccontextmanager
+    async def _seat(self, brain: Brain, utterance: Utterance) -> AsyncIterator[Grant]:
+        """Hold a seat; who had one comes back to the head of the line, and is never refused."""
+        again = brain.name in utterance.served
+        async with brain.scheduler.seat(utterance.priority, utterance.owner, again=again) as grant:
+            utterance.served.add(brain.name)
+            utterance.speech.seated()
+            yield grant
+
+    def _foresee(self, brain: Brain, speech: Speech) -> None:
+        """Where the reply is likely to begin late, have it be short."""
         expected = self._clock.monotonic() + self._first_piece.get(brain.name, 0.0)
         if speech.deadline is not None and expected > speech.deadline:
             speech.degrade("short")
@@ -367,6 +375,7 @@ class Speaker:
         began = loop.time()
         end = began + self._timeouts.reply
         looked = 0.0
+        before, told = len(made), False
         finish: ReplyFinish = "stop"
         short = speech.degraded == "short"
         try:
@@ -388,6 +397,7 @@ class Speaker:
                         return "stop"
                     speech.take(parts)
                     if piece.usage is not None:
+                        told = True
                         self._account(speech, piece.usage)
                     finish = piece.finish or finish
                     if parser.finished:
@@ -398,6 +408,9 @@ class Speaker:
                     "The model was silent for too long. Look at its load, or raise NPC_TIMEOUTS__*."
                 ) from None
             return "deadline"
+        finally:
+            if not told:
+                speech.untold += len(made) - before
         await go.wait()
         speech.take(parser.end())
         return "stop" if parser.finished else finish
@@ -440,7 +453,6 @@ class Speaker:
         self,
         utterance: Utterance,
         prompt: Prompt | None = None,
-        decided: Opening | None = None,
         *,
         earlier: Sequence[str] | None = None,
     ) -> ReplyParser:
@@ -449,13 +461,13 @@ class Speaker:
         Args:
             utterance: What is said.
             prompt: What must not be recited; ``None`` for an authored line.
-            decided: With what the NPC chose to begin.
             earlier: What must not be repeated; by default the NPC's last replies.
         """
         state, npc, persona = utterance.state, utterance.npc, utterance.persona
         if earlier is None:
             earlier = _earlier(state, npc) if prompt else ()
-        return ReplyParser(
+        decision = utterance.decision
+        parser = ReplyParser(
             names=(npc.name, *persona.nicknames),
             others=tuple(m.name for m in state.members if m.id != npc.id),
             gestures=persona.gestures,
@@ -464,12 +476,18 @@ class Speaker:
             prompt_text=prompt.guard if prompt else "",
             languages=persona.languages,
             earlier=earlier,
-            decided=decided,
+            decided=None if decision is None else acting.opening(decision),
         )
+        if utterance.opened:
+            parser.feed("")  # With what it begins, which another draw or engine keeps to.
+        return parser
 
-    def _adapter(self, persona: Persona) -> Adapter | None:
+    def _adapter(self, brain: Brain, persona: Persona) -> Adapter | None:
+        """The persona's adapter, for the engine that it was made for."""
         wanted = persona.adapter
-        return Adapter(self._models_dir / wanted.path, wanted.scale) if wanted else None
+        if wanted is None or brain is not self._brains.of(persona.engine):
+            return None
+        return Adapter(self._models_dir / wanted.path, wanted.scale)
 
     def _learn_pace(self, brain: Brain, seconds: float) -> None:
         known = self._first_piece.get(brain.name, seconds)

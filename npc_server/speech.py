@@ -48,6 +48,7 @@ class Speech:
         degraded: Which stand-in was used, if one was; of several the one that says most.
         answered: Whether more than a filler was said.
         usage: Tokens, once the engine told.
+        untold: Pieces of generations that ended before the engine told of their tokens.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Speech:
         self.degraded: Degraded | None = None
         self.answered = False
         self.usage: events.TokenUsage | None = None
+        self.untold = 0
         self._sentences: list[str] = []
         self._gestures: list[model.Gesture] = []
         self._emotion: Emotion | None = None
@@ -98,6 +100,12 @@ class Speech:
         first = self._timing.first
         return None if first is None else first - self._timing.asked
 
+    @property
+    def spent(self) -> int:
+        """Tokens for which it is to be charged: what was cached costs nothing."""
+        used = self.usage
+        return self.untold + (used.prompt - used.cached + used.completion if used else 0)
+
     def seated(self) -> None:
         """A seat of the engine was granted; of several the first one counts."""
         if self._timing.seated is None:
@@ -109,9 +117,15 @@ class Speech:
             self.degraded = to
 
     def fill(self, line: str, emotion: Emotion) -> None:
-        """Say something in character to win time. What is said later stands behind it."""
+        """Say something in character to win time. What is said later stands behind it.
+
+        Args:
+            line: What.
+            emotion: What the NPC feels, unless it has shown that already.
+        """
         self.degrade("filler")
-        self._feel(Feeling(emotion, 0.0 if emotion == "neutral" else LINGERING, 0))
+        if self._emotion is None:
+            self._feel(Feeling(emotion, 0.0 if emotion == "neutral" else LINGERING, 0))
         self._say(line)
         self._finish_sentence(Sentence(0, line, 0))
         self._before = (len(line) + 1, 1)

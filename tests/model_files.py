@@ -191,18 +191,3 @@ def numbers(count: int, step: int = 1, size: float = 0.001) -> bytes:
     """So many numbers of 32 bits, from -3 to 3 times ``size``; another ``step``, another order."""
     mixed = ((at * at * (step - 1) % 101 + at) % 7 - 3 for at in range(count))
     return struct.pack(f"<{count}f", *(size * number for number in mixed))
-
-
-def lora(*, step: int, rank: int = 4, alpha: float = 8.0, architecture: str = "llama") -> bytes:
-    """A LoRA adapter for that model; another ``step`` is another adapter."""
-    metadata = {
-        "general.architecture": architecture,
-        "general.type": "adapter",
-        "adapter.type": "lora",
-        "adapter.lora.alpha": alpha,
-    }
-    tensors: dict[str, tuple[int, ...]] = {}
-    for name, width in (("attn_q", WIDTH), ("attn_output", WIDTH), ("ffn_down", HIDDEN)):
-        tensors[f"blk.0.{name}.weight.lora_a"] = (width, rank)
-        tensors[f"blk.0.{name}.weight.lora_b"] = (rank, WIDTH)
-    return gguf(metadata, tensors, step=step, size=0.2)

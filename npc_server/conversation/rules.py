@@ -271,7 +271,8 @@ def regenerated(
 ) -> Change:
     """An NPC is going to say its newest reply anew, to the same members.
 
-    The old reply stays in the transcript and is heard no more: see ``audience.heard_by``.
+    The old reply stays in the transcript and is heard no more: see ``audience.heard_by``. What the
+    NPC did in the game is not taken back by other words, so the new reply has done it too.
 
     Raises:
         Conflict: The conversation is closed, the reply is still being spoken, or it is not the
@@ -290,7 +291,16 @@ def regenerated(
     if state.reply is not None or old is not state.turns[-1]:
         raise Conflict("Something was said since. Only the newest reply can be said anew.")
     turns = (*state.turns[:-1], replace(old, replaced_by=turn))
-    reply = Reply(turn, 1, old.speaker, old.to, old.hearers, old.answers, replaces=old.id)
+    reply = Reply(
+        turn,
+        1,
+        old.speaker,
+        old.to,
+        old.hearers,
+        old.answers,
+        replaces=old.id,
+        actions=tuple(act for act in old.actions if act.ok is not False),
+    )
     return _announced(replace(state, turns=turns), reply, queue_position)
 
 

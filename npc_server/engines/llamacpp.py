@@ -226,7 +226,9 @@ class LlamaCppEngine:
             log.debug("not_read_ahead", reason=str(error))
 
     async def forget(self, affinity: str) -> None:
-        """Drop what seats hold for every affinity that begins so."""
+        """Drop what seats hold for every affinity that begins so, and the texts that were read."""
+        if self._tokens is not None:
+            self._tokens.forget()
         if self._kept.worker is not None:
             await self._kept.worker.seats.forget(affinity)
 
@@ -524,8 +526,7 @@ class _Reply:
     def __init__(self, prompt: int, before: int, stops: Sequence[str], *, begun: bool) -> None:
         self._prompt = prompt
         self._before = before
-        self._stops = StopFilter(stops)
-        self._begun = begun
+        self._stops = StopFilter(stops, begun=begun)
         self._cached = 0
         self.made = before
         self.ended = False
@@ -538,7 +539,7 @@ class _Reply:
             return None
         text = event["content"]
         self.made = self._before + event["tokens_predicted"]
-        text = self._stops.feed(text if self._begun else text.lstrip())
+        text = self._stops.feed(text)
         if event["stop"]:
             kind = event["stop_type"]
             self._cached = event["timings"]["cache_n"]
@@ -546,10 +547,7 @@ class _Reply:
             return self._last(text + self._stops.end(), "limit" if kind == "limit" else "stop")
         if self._stops.stopped:
             return self._last(text, "stop")
-        if not text:
-            return None
-        self._begun = True
-        return Piece(text)
+        return Piece(text) if text else None
 
     def _last(self, text: str, kind: str) -> Piece:
         self.ended = True

@@ -76,6 +76,11 @@ class Texts:
             forgotten, _ = self._known.popitem(last=False)
             self._chars -= len(forgotten)
 
+    def forget(self) -> None:
+        """Forget every text."""
+        self._known.clear()
+        self._chars = 0
+
     def piece(self, token: int) -> bytes:
         """Not known here: llama.cpp itself makes text of tokens."""
         raise NotImplementedError
@@ -117,6 +122,10 @@ class PromptTokens:
         parts = render(self.template, messages, prefix)
         marks = self.template.marks
         return await self._settled(lambda: encode_parts(self._texts, parts, marks), ask) or [0]
+
+    def forget(self) -> None:
+        """Forget every text: it may be what somebody said."""
+        self._texts.forget()
 
     async def _settled(self, encode: Callable[[], list[int]], ask: Ask) -> list[int]:
         for _ in range(ROUNDS):

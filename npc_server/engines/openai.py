@@ -272,7 +272,7 @@ class OpenAIEngine:
             async for found in objects:
                 chunk = openai_wire.chunk_of(found)
                 if chunk.problem is not None:
-                    raise Failure(chunk.problem)
+                    raise Failure(self._connected().shown(chunk.problem))
                 yield chunk
 
     def _connected(self) -> Endpoint:
@@ -355,6 +355,8 @@ class OpenAIEngine:
             try:
                 async with aclosing(self._ask(body)) as chunks:
                     chunk = await anext(chunks)
+            except StopAsyncIteration:
+                raise Failure(Problem("it ended without an answer")) from None
             except Failure as failure:
                 if not self._adapt(failure, body, PROBE, of_all=True):
                     raise

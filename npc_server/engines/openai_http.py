@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -125,7 +126,7 @@ class Endpoint:
         except httpx.TimeoutException as error:
             raise Failure(Problem("it does not answer")) from error
         except httpx.TransportError as error:
-            raise Failure(Problem(self._shown(f"the connection failed ({error})"))) from error
+            raise Failure(self.shown(Problem(f"the connection failed ({error})"))) from error
         except (httpx.DecodingError, LineTooLong) as error:
             raise Failure(Problem("its answer cannot be read")) from error
         except RuntimeError as error:
@@ -140,9 +141,9 @@ class Endpoint:
             found = problem_of(orjson.loads(await _read(response, LARGEST_ERROR)))
         except (orjson.JSONDecodeError, httpx.TransportError, httpx.DecodingError):
             found = Problem()
-        problem = Problem(self._shown(found.message), found.code, found.param, status)
         return Failure(
-            problem, retry_after=retry_after(response.headers.get("Retry-After"), time.time())
+            self.shown(replace(found, status=status)),
+            retry_after=retry_after(response.headers.get("Retry-After"), time.time()),
         )
 
     async def _whole(self, response: httpx.Response) -> Json:
@@ -154,8 +155,10 @@ class Endpoint:
             raise Failure(Problem("its answer is no JSON object"), passing=False)
         return found
 
-    def _shown(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+    def shown(self, problem: Problem) -> Problem:
+        """The problem without the key, which an endpoint may repeat to us."""
+        message = problem.message.replace(self._key, "***") if self._key else problem.message
+        return replace(problem, message=message)
 
 
 async def open_endpoint(base_url: str, key: SecretStr | None, *, connections: int) -> Endpoint:

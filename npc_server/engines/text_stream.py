@@ -28,19 +28,25 @@ class StopFilter:
 
     Args:
         stops: The strings; empty ones are left out.
+        begun: Whether the text has a beginning already; space before one is left out.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, begun: bool = True) -> None:
         self._stops = tuple(stop for stop in stops if stop)
         self._beginnings = frozenset(stop[:n] for stop in self._stops for n in range(1, len(stop)))
         self._longest = max(map(len, self._beginnings), default=0)
         self._held = ""
+        self._begun = begun
         self.stopped = False
 
     def feed(self, text: str) -> str:
         """Take more text; returns what can belong to no stop string any more."""
         if self.stopped:
             return ""
+        if not self._begun:
+            text = text.lstrip()
+            # It has, be it held back for now: a space behind it stays.
+            self._begun = bool(text)
         self._held += text
         found = [at for at in (self._held.find(stop) for stop in self._stops) if at >= 0]
         if found:

@@ -115,7 +115,6 @@ class Job:
     stops: StopFilter = field(default_factory=lambda: StopFilter(()))
     chance: np.random.Generator = field(default_factory=np.random.default_rng)
     utf8: Utf8Stream = field(default_factory=Utf8Stream)
-    begun: bool = False
     seat: Seat | None = None
     cached: int = 0
     read: int = 0
@@ -237,13 +236,13 @@ class Loop:
         job.sampling = Sampling(**command["sampling"])
         job.limit = min(command["max_tokens"], room)
         job.chance = np.random.default_rng(command["seed"])
-        job.begun = bool(command["prefix"])
         schema = command.get("schema")
         if schema is not None:
             job.mask = self._tokens.masks.start(schema, command["prefix"])
         # A mark of the template inside a JSON string is no other turn.
         marks = self._tokens.template.stop if schema is None else ()
-        job.stops = StopFilter([*command["stop"], *marks])
+        # Templates leave the space before a reply's first word to the model.
+        job.stops = StopFilter([*command["stop"], *marks], begun=bool(command["prefix"]))
 
     def _take(self, *, wait: bool) -> None:
         while True:
@@ -356,11 +355,8 @@ class Loop:
         return draw(logits, usable, job.sampling, self._tokens.barred, chance)
 
     def _say(self, job: Job, data: bytes) -> None:
-        text = job.utf8.feed(data)
-        # Templates leave the space before a reply's first word to the model.
-        text = job.stops.feed(text if job.begun else text.lstrip())
+        text = job.stops.feed(job.utf8.feed(data))
         if text:
-            job.begun = True
             self._send({"id": job.id, "text": text, "made": len(job.said)})
 
     def _finish(self, job: Job, finish: str = "stop") -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from npc_server.clock import Clock
 from npc_server.conversation.model import Reply
-from npc_server.reply import ReplyParser
+from npc_server.reply import Opening, ReplyParser
 from npc_server.speech import Speech
 
 REPLY = Reply("r", 1, "bram", ("minsu",), ("minsu", "bram"))
@@ -46,6 +46,16 @@ def test_what_follows_a_filler_keeps_its_places(words: list[str], filler: str) -
     assert told[0]["type"] == "reply.emotion"
     assert made.answered == bool(parser.text)
     assert made.snapshot().sentences == [s["text"] for s in sentences]
+
+
+def test_a_filler_keeps_to_what_was_shown() -> None:
+    """A feeling that was chosen before stays while a filler is said, and behind it."""
+    told: list[dict[str, Any]] = []
+    made = speech(told)
+    made.take(ReplyParser(("Bram",), decided=Opening("angry", 0.8)).feed(""))
+    made.fill("Hm.", "happy")
+    assert [e["emotion"] for e in told if e["type"] == "reply.emotion"] == ["angry"]
+    assert made.emotion == "angry"
 
 
 def test_of_several_stand_ins_the_gravest_is_told() -> None:

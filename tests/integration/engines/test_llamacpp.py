@@ -17,7 +17,8 @@ from typing import Any
 import jsonschema
 import pytest
 from engine_requests import SYSTEM, answer, ended, pieces, request
-from model_files import ggjt, llama, lora, sentencepiece, vocabulary
+from lora_files import lora
+from model_files import ggjt, llama, sentencepiece, vocabulary
 
 from npc_server.engines.base import Adapter, ScoreRequest, Usage
 from npc_server.engines.llamacpp import LlamaCppEngine, LlamaCppSettings
@@ -312,7 +313,7 @@ def adapters(folder: Path) -> tuple[Adapter, Adapter]:
     made = []
     for step in (2, 3):
         file = folder / f"adapter{step}.gguf"
-        file.write_bytes(lora(step=step))
+        file.write_bytes(lora(seed=step))
         made.append(Adapter(file))
     return made[0], made[1]
 
@@ -384,10 +385,10 @@ async def test_closing_ends_a_worker_that_was_to_end_later(start: Start, tmp_pat
     [
         (b"", "cut off"),
         (llama(), "no LoRA adapter"),
-        (lora(step=2, architecture="gemma"), "gemma"),
-        (lora(step=2)[:-200], "cut off"),
+        (lora(seed=2, changes={"general.architecture": "gemma"}), "gemma"),
+        (lora(seed=2)[:-200], "cut off"),
         (
-            lora(step=2).replace(b"blk.0.attn_q.weight.lora_b", b"blk.0.attn_q.weight.lora_x"),
+            lora(seed=2).replace(b"blk.0.attn_q.weight.lora_b", b"blk.0.attn_q.weight.lora_x"),
             "tiny",
         ),
     ],

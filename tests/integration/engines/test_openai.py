@@ -287,6 +287,17 @@ async def test_an_error_inside_a_stream_is_a_break(
     assert await answer(engine, request()) == "Good day."
 
 
+async def test_an_endpoint_that_repeats_the_key_is_not_repeated(
+    endpoint: ChatEndpoint, engine: OpenAIEngine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where an error names our key, be it inside a stream, neither our error nor our log does."""
+    parts = (event(chunk("Good ")), event({"error": {"message": f"{KEY} has no credit"}}))
+    endpoint.answers.extend([Answer(parts), Answer(parts)])
+    with pytest.raises(EngineUnavailable, match=r"\*\*\* has no credit"):
+        await answer(engine, request())
+    assert KEY not in "".join(capfd.readouterr())
+
+
 async def test_a_prefix_is_gone_on_from_and_not_repeated(
     endpoint: ChatEndpoint, engine: OpenAIEngine
 ) -> None:
@@ -500,9 +511,10 @@ async def test_a_start_waits_for_the_endpoint(endpoint: ChatEndpoint, naps: Naps
     """While it loads its model it is asked again; its context bounds ours."""
     endpoint.models = {"data": [{"id": "tiny", "max_model_len": 512}]}
     endpoint.answers.extend([error(503, "loading"), error(503, "loading", after="7")])
+    endpoint.answers.append(Answer())
     engine = of(endpoint, naps)
     await engine.start()
-    assert naps.seconds == [2.0, 7.0]
+    assert naps.seconds == [2.0, 7.0, 2.0]
     facts = engine.capabilities
     assert (facts.engine, facts.model, facts.device) == ("openai", "tiny", "remote")
     assert (facts.context, facts.schema, facts.scores) == (512, True, True)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Json, Start, acting_smith, of, opened, reply_to, until
+from support import Json, Start, acting_smith, eventually, of, opened, reply_to, until
 
 from npc_server.app import App
 from npc_server.client import Client, Refused, session
 from npc_server.config import Timeouts
 from npc_server.engines.scripted import ScriptedEngine
+from npc_server.rooms import Room
 from npc_server.server.keys import KeyFile
 
 GIVES: Json = {
@@ -142,6 +143,88 @@ async def test_a_result_counts_once(start: Start) -> None:
             await client.ask("action.result", **{**fields, "ok": False})
         with pytest.raises(Refused, match="no such action"):
             await client.ask("action.result", **{**fields, "call": "another"})
+
+
+async def test_other_words_are_no_other_deed(start: Start) -> None:
+    """A reply said anew has done what the first one did: the game is asked for nothing again."""
+    async with start(SCRIPT) as app, session(app.address) as client:
+        conversation, action = await asked_for_a_knife(client)
+        told = {"conversation": conversation, "call": action["call"]}
+        await client.ask("action.result", **told, ok=True)
+        first = of([event async for event in client.until_idle()], "reply.done")[0]
+        await client.send("regenerate", conversation=conversation, turn=first["turn"])
+        events = [event async for event in client.until_idle()]
+        assert not of(events, "reply.action")
+        assert of(events, "reply.done")[0]["text"] == "Here, mind the edge."
+        assert all(request.schema is None for request in list(engine(app).requests)[2:])
+        history = await client.ask("history.get", conversation=conversation)
+        (deed,) = history["turns"][-1]["actions"]
+        assert (deed["call"], deed["ok"]) == (action["call"], True)
+
+
+async def test_a_refused_deed_may_be_tried_anew(start: Start) -> None:
+    """What the game refused was not done, so a reply that is said anew decides anew."""
+    async with start(SCRIPT) as app, session(app.address) as client:
+        conversation, action = await asked_for_a_knife(client)
+        told = {"conversation": conversation, "call": action["call"]}
+        await client.ask("action.result", **told, ok=False, reason="no room")
+        first = of([event async for event in client.until_idle()], "reply.done")[0]
+        await client.send("regenerate", conversation=conversation, turn=first["turn"])
+        again = await until(client, "reply.action")
+        assert again["call"] != action["call"]
+        told = {"conversation": conversation, "call": again["call"]}
+        await client.ask("action.result", **told, ok=True)
+        events = [event async for event in client.until_idle()]
+        assert of(events, "reply.done")[0]["text"] == "Here, mind the edge."
+
+
+async def test_what_was_decided_is_shown_once(start: Start, tmp_path: Path) -> None:
+    """An engine that fails behind the decision, or a line drawn anew: feeling and gesture stay."""
+    spare = tmp_path / "spare.yaml"
+    spare.write_text(json.dumps({"rules": [{"reply": "Alas, how sad and terrible a day."}]}))
+    script = {
+        "rules": [
+            {"match": "knife", "json": {**GIVES, "action": "none", "args": {}}},
+            {"fail": "unavailable"},
+        ]
+    }
+    engines = {"spare": {"script": str(spare)}}
+    async with (
+        start(script, engines=engines, fallback=("spare",)) as app,
+        session(app.address) as client,
+    ):
+        conversation = await opened(client)
+        events = await reply_to(client, conversation, "A knife, please.")
+        assert of(events, "reply.done")[0]["text"].startswith("Alas")
+        before = events[: events.index(of(events, "reply.delta")[0])]
+        shown = [(e["emotion"], e.get("gesture")) for e in of(before, "reply.emotion")]
+        assert shown == [("happy", None), ("happy", "nod")]
+        assert len([e for e in of(events, "reply.emotion") if e.get("gesture")]) == 1
+
+
+async def test_who_has_acted_is_not_refused_its_words(start: Start) -> None:
+    """Deciding takes a seat, speaking another: where the line is full by then, it is granted."""
+    script = {"seats": 1, "rules": [*SCRIPT["rules"][:-1], {"reply": "Aye.", "first_ms": 300}]}
+    async with (
+        start(script, queue=1) as app,
+        session(app.address) as client,
+        session(app.address, player="eve") as eve,
+        session(app.address, player="ana") as ana,
+    ):
+        conversation, action = await asked_for_a_knife(client)
+        for other in (eve, ana):
+            await other.send("say", conversation=await opened(other, npcs=["pip"]), text="Hello")
+        await eventually(lambda: waiting(app, 1))
+        told = {"conversation": conversation, "call": action["call"]}
+        await client.ask("action.result", **told, ok=True)
+        done = await until(client, "reply.done")
+        assert done["text"].endswith("Here, mind the edge.")
+        assert done.get("degraded") != "canned"
+
+
+async def waiting(app: App, players: int) -> bool:
+    """Whether so many players wait for the engine."""
+    return app.brains.default.scheduler.position() == players
 
 
 async def test_without_confirm_the_npc_goes_on(start: Start) -> None:
@@ -276,6 +359,29 @@ async def test_the_world_is_reacted_to(start: Start) -> None:
         assert "[The roof (falls) in.]" in spoke
         assert "[What matters now: Be scared.]" in spoke
         assert of(events, "scene.idle")[0]["turn"] == turn["turn"]
+
+
+async def test_where_nobody_listens_nobody_reacts(start: Start) -> None:
+    """A host tells of the world while nobody has the conversation open: a turn, and no reply."""
+    async with start(SCRIPT) as app, session(app.address) as client:
+        async with session(app.address) as gone:
+            conversation = await opened(gone)
+            await reply_to(gone, conversation, "Hello.")
+        room = await app.dialogue.rooms.find("default", conversation)
+        assert room is not None
+        await eventually(lambda: nobody_listens(room))
+        asked = len(engine(app).requests)
+        await client.ask("event", conversation=conversation, text="Rain.")
+        assert room.live is None
+        await client.ask("conversation.open", conversation=conversation)
+        history = await client.ask("history.get", conversation=conversation)
+        assert [turn["kind"] for turn in history["turns"]] == ["say", "reply", "event"]
+        assert len(engine(app).requests) == asked
+
+
+async def nobody_listens(room: Room) -> bool:
+    """Whether every session has left."""
+    return not room.listeners
 
 
 async def test_events_can_pass_without_a_word(start: Start) -> None:

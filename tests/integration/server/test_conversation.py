@@ -355,3 +355,21 @@ async def test_a_reply_in_flight_is_not_said_anew(start: Start) -> None:
         await client.send("regenerate", conversation=conversation, turn=turn)
         assert (await until(client, "reply.started"))["replaces"] == turn
         assert (await until(client, "reply.done"))["finish"] == "stop"
+
+
+async def test_replies_that_are_cut_are_paid_for(start: Start) -> None:
+    """Who cuts every reply uses up its tokens like one who listens to the end."""
+    quota = {"tokens_per_minute": 60}
+    replies = [" ".join(f"{first}{n}" for n in range(400)) for first in "abcdefgh"]
+    script = {"rules": [{"reply": replies, "piece_ms": 1}]}
+    async with start(script, player_quota=quota) as app, session(app.address) as client:
+        conversation = await opened(client)
+
+        async def cut_in() -> None:
+            for number in range(60):
+                await client.ask("say", conversation=conversation, text=f"Again {number}!")
+                for _ in range(3):
+                    await until(client, "reply.delta")
+
+        with pytest.raises(Refused, match="Too many tokens"):
+            await cut_in()

@@ -11,6 +11,9 @@ from support import Json, Start, of, opened, reply_to
 
 from npc_server.app import App
 from npc_server.client import session
+from npc_server.engines.base import GenerateRequest
+from npc_server.engines.scripted import ScriptedEngine
+from npc_server.errors import TooLarge
 
 LINE = "Aye, I can mend that hinge before the evening bell."
 
@@ -127,6 +130,45 @@ async def test_another_engine_takes_over(start: Start, tmp_path: Path) -> None:
         assert "degraded" not in done
         exposed = await metrics(app)
         assert 'npc_engine_failures_total{engine="default"} 1.0' in exposed
+
+
+async def test_a_prompt_too_large_for_an_engine_gives_way(start: Start, tmp_path: Path) -> None:
+    """An engine that turns out to have less context than it said is passed over as well."""
+
+    class Smaller(ScriptedEngine):
+        def generate(self, request: GenerateRequest) -> Any:
+            raise TooLarge("It does not fit.")
+
+    engines = {"spare": {"script": script_file(tmp_path, "spare", {"reply": "I stand in."})}}
+    async with (
+        start({"rules": [{"reply": LINE}]}, engines=engines, fallback=("spare",)) as app,
+        session(app.address) as client,
+    ):
+        app.engine.__class__ = Smaller
+        conversation = await opened(client)
+        assert said(await reply_to(client, conversation, "Hello"))["text"] == "I stand in."
+
+
+async def test_an_adapter_stays_with_its_engine(start: Start, tmp_path: Path) -> None:
+    """Another engine, which has another model, stands in without the persona's adapter."""
+    engines = {"spare": {"script": script_file(tmp_path, "spare", {"reply": "I stand in."})}}
+    personas = persona_file(tmp_path / "more", adapter={"path": "ana.gguf"})
+    async with (
+        start(
+            {"rules": [{"fail": "unavailable"}]},
+            engines=engines,
+            fallback=("spare",),
+            personas=(personas,),
+        ) as app,
+        session(app.address) as client,
+    ):
+        conversation = await opened(client, npcs=["ana"])
+        assert said(await reply_to(client, conversation, "Hello"))["text"] == "I stand in."
+        adapters = [
+            [request.adapter is not None for request in brain.engine.requests]  # type: ignore[attr-defined]
+            for brain in app.brains.all()
+        ]
+        assert adapters == [[True], [False]]
 
 
 async def test_a_persona_speaks_with_its_own_engine(start: Start, tmp_path: Path) -> None:

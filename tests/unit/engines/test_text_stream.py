@@ -56,6 +56,14 @@ def test_a_text_ends_before_its_first_stop_string(text: str, stops: list[str], s
     assert filtered.stopped == bool(ends)
 
 
+def test_only_the_space_before_the_beginning_goes() -> None:
+    """What is held back as half a stop string is a beginning too: the space behind it stays."""
+    for begun, beginning in ((False, "US citizens"), (True, "  US citizens")):
+        stream = StopFilter(["USER:"], begun=begun)
+        said = [stream.feed(piece) for piece in (" ", " ", "US", " citizens")]
+        assert "".join([*said, stream.end()]) == beginning
+
+
 def _first_completed(text: str, stops: list[str]) -> int:
     for end in range(1, len(text) + 1):
         found = [text[:end].find(stop) for stop in stops if stop in text[:end]]
