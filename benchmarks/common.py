@@ -8,12 +8,13 @@ import json
 import os
 import platform
 import random
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -42,8 +43,9 @@ from measures import Comparison, Json  # noqa: E402  # isort: skip
 
 __all__ = [
     "LINES", "PERSONA_TOKENS", "Client", "Comparison", "Json", "Options", "Reply", "Served",
-    "Tokens", "character", "helper", "options", "private_bytes", "prompt_ids", "prompt_view",
-    "prose", "quiet", "reply_since", "reply_to", "report", "run", "serving", "talking", "tokens_of",
+    "Tokens", "character", "growing_bytes", "helper", "options", "private_bytes", "prompt_ids",
+    "prompt_view", "prose", "quiet", "reply_since", "reply_to", "report", "run", "serving",
+    "talking", "tokens_of",
 ]  # fmt: skip
 
 RESULTS = Path(__file__).parent / "results"
@@ -217,17 +219,35 @@ def _busy_seconds(served: Served) -> float:
 
 def private_bytes(served: Served) -> dict[str, int]:
     """Proportional memory (PSS) of the server, its workers and its Redis, in bytes."""
+    return _by_kind(served, _pss)
+
+
+def growing_bytes(served: Served) -> dict[str, int]:
+    """The same without pages of files, and with what was swapped out; where Linux tells it."""
+    return _by_kind(served, _not_of_files)
+
+
+def _by_kind(served: Served, measure: Callable[[psutil.Process], int]) -> dict[str, int]:
     server = psutil.Process(served.process.pid)
-    found = {"server": _pss(server)}
+    found = {"server": measure(server)}
     for child in server.children(recursive=True):
         kind = "redis" if "redis" in child.name() else "worker"
-        found[kind] = found.get(kind, 0) + _pss(child)
+        found[kind] = found.get(kind, 0) + measure(child)
     return found
 
 
 def _pss(process: psutil.Process) -> int:
     info = process.memory_full_info()
     return int(getattr(info, "pss", 0) or info.rss)
+
+
+def _not_of_files(process: psutil.Process) -> int:
+    path = Path(f"/proc/{process.pid}/smaps_rollup")
+    told = path.read_text(encoding="ascii") if path.exists() else ""
+    kib = {name: int(size) for name, size in re.findall(r"^(\w+): +(\d+) kB$", told, re.MULTILINE)}
+    if "Pss_Anon" not in kib:
+        return _pss(process)
+    return 1024 * (kib["Pss_Anon"] + kib["Pss_Shmem"] + kib["SwapPss"])
 
 
 # ---------------------------------------------------------------------------- conversations

@@ -302,10 +302,16 @@ class Replies:
             except StoreUnavailable as error:
                 log.warning("flush_failed", reason=error.message)
             except Fenced:
+                await self._taken_over(room, live)
+                return
+
+    async def _taken_over(self, room: Room, live: Live) -> None:
+        """Give a reply up, unless its own end, which was just committed, gave the lease up."""
+        async with room.lock:
+            if room.live is live:
                 log.warning("reply_taken_over")
                 room.stale = True
                 room.end(live)
-                return
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

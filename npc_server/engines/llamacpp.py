@@ -385,13 +385,13 @@ class LlamaCppEngine:
                 f"{settings.model.name}. Set NPC_ENGINE=ctransformers, or take a GGUF 3 file."
             )
         template = settings.template or guess(header.metadata, settings.model.name)
-        self._tokens = PromptTokens(header, named(template))
+        self._context = _context(header, settings.context)
+        self._tokens = PromptTokens(header, named(template), self._context)
         self._architecture = header.text("general.architecture")
         self._footprint = footprint(
             header, context=settings.context, seats=settings.seats, kv_cache=settings.kv_cache
         )
         self._hides_spaces = _hides_spaces(header)
-        self._context = _context(header, settings.context)
         if self._context < settings.context:
             log.warning("context_limited", asked=settings.context, context=self._context)
         if template == "plain" and settings.template is None:

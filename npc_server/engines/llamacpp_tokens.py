@@ -6,6 +6,7 @@ Our own tokenizer does it where it knows the model's; else llama.cpp is asked.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
@@ -20,7 +21,11 @@ from npc_server.prompt.messages import Message
 Ask = Callable[[str], Awaitable[list[int]]]
 T = TypeVar("T")
 
-REMEMBERED_CHARS = 4_194_304
+REMEMBERED_PROMPTS = 16
+CHARS_PER_TOKEN = 8
+"""So many prompts of so long tokens are remembered, each as long as the context. What is forgotten
+is encoded again; a single prompt must fit in any case."""
+
 LONG_CHARS = 16_384
 # Whole texts, then the pieces that they are cut into around control tokens' names, then halves.
 ROUNDS = 40
@@ -39,7 +44,7 @@ class Texts:
         ModelFileError: The vocabulary is damaged.
     """
 
-    def __init__(self, header: Header, most: int = REMEMBERED_CHARS) -> None:
+    def __init__(self, header: Header, most: int) -> None:
         tokens = header.texts("tokenizer.ggml.tokens")
         kinds = header.metadata.get("tokenizer.ggml.token_type", [])
         if not tokens or not isinstance(kinds, list):
@@ -55,7 +60,8 @@ class Texts:
         self.unknown: set[str] = set()
         self._most = most
         self._chars = 0
-        self._known: OrderedDict[str, list[int]] = OrderedDict()
+        # A list would hold an object for each id, eight times the memory.
+        self._known: OrderedDict[str, array[int]] = OrderedDict()
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text; where they are not known, none, and the text is noted."""
@@ -64,14 +70,14 @@ class Texts:
             self.unknown.add(text)
             return []
         self._known.move_to_end(text)
-        return ids
+        return ids.tolist()
 
     def learn(self, text: str, ids: list[int]) -> None:
         """Remember a text, and forget what was not asked for longest."""
         self.unknown.discard(text)
         if text not in self._known:
             self._chars += len(text)
-        self._known[text] = ids
+        self._known[text] = array("i", ids)
         while self._chars > self._most and len(self._known) > 1:
             forgotten, _ = self._known.popitem(last=False)
             self._chars -= len(forgotten)
@@ -92,14 +98,15 @@ class PromptTokens:
     Args:
         header: The model's header.
         template: How the model was taught to be talked to.
+        context: The most tokens of a prompt.
 
     Raises:
         ModelFileError: The vocabulary is damaged.
     """
 
-    def __init__(self, header: Header, template: Template) -> None:
+    def __init__(self, header: Header, template: Template, context: int) -> None:
         self.template = template
-        self._texts = Texts(header)
+        self._texts = Texts(header, REMEMBERED_PROMPTS * CHARS_PER_TOKEN * context)
         self._own = BpeVocabulary(header) if _is_known(header) else None
         ends = end_tokens(self._texts)
         self.barred = sorted(self._texts.control.keys() - ends)

@@ -31,7 +31,9 @@ from npc_server.store.keys import (
 from npc_server.store.records import Consent, Partial
 
 TURNS_KEPT = 5_000
-EVENTS_KEPT = 5_000
+EVENTS_KEPT = 256
+"""A session that comes back is told of 200 at most; older ones are in the transcript."""
+
 TURNS_LOADED = 400
 LEASE_MS = 10_000
 REWRITE_SECONDS = 10

@@ -121,6 +121,15 @@ def test_a_conversation_comes_back_with_its_turns() -> None:
     assert records.decode_conversation(raw, revision=0, seq=0, turns=()) == quiet
 
 
+def test_a_turn_takes_no_room_for_what_it_does_not_have() -> None:
+    """A plain line is stored without its defaults, and comes back with them."""
+    line = Turn("t", 0, "say", "minsu", ("bram",), ("minsu", "bram"), "", 7)
+    raw = records.encode_turn(line)
+    needed = "v id index kind speaker to hearers text at_ms"
+    assert orjson.loads(raw).keys() == set(needed.split())
+    assert records.decode_turn(raw) == line
+
+
 def test_newer_records_are_refused() -> None:
     """What a newer server wrote is an error that says to run it, not a guess."""
     raw = orjson.dumps({"v": records.VERSION + 1})
