@@ -27,7 +27,10 @@ _SMILEYS = frozenset(":;=")
 
 
 class Markup:
-    """A small machine over characters; every step takes one and gives none or some."""
+    """A small machine over characters; every step takes one and gives none or some.
+
+    Letters outside of markup come out together as they came in.
+    """
 
     def __init__(self) -> None:
         self._out: list[Atom] = []
@@ -46,9 +49,20 @@ class Markup:
         self._quoted = False
         self._hidden = False
 
-    def push(self, char: str) -> list[Atom]:
-        """Take one character; give what is certain now."""
-        self._step(char)
+    def push(self, atom: str) -> list[Atom]:
+        """Take one character, or some letters; give what is certain now."""
+        if not (self._open or self._run or self._language is not None):
+            if atom.isalnum():
+                self._swallow = ""
+                self._last = self._visible = atom[-1]
+                self._at_border = False
+                return [atom]
+            if atom == " " and not self._last.isspace():
+                self._swallow = ""
+                self._last = atom
+                return [atom]
+        for char in atom:
+            self._step(char)
         out, self._out = self._out, []
         return out
 

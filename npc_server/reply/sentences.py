@@ -55,6 +55,7 @@ _WIDE = frozenset("。！？")
 _CLOSERS = "\"'”’)]」』）】*"
 _INITIALS = regex.compile(r"(?:^|[\s(\"“'‘])(?:(?:\p{L}\.){2,}|(?!I\.)\p{Lu}\.)$")
 _ENDING_KO = frozenset("요다죠까네지야군나래냐게걸라자어아해")
+_POLITE_ENDS = frozenset("요다까죠")
 _POLITE = regex.compile(r"[가-힣]{2,}요$|[가-힣]+니다$|[가-힣]+니까$|[가-힣]+죠$")
 _NO_ENDING = ("불필요", "대수요", "하니까", "이니까", "으니까")
 _REPORTS_KO = frozenset("하라이")
@@ -75,11 +76,16 @@ class Splitter:
         self._start = 0
         self._index = 0
 
-    def push(self, char: str, at: int) -> list[Sentence]:
-        """Take one visible character that stands at ``at`` in the text."""
-        done = self._take(len(self._buffer)) if self._ends_before(char) else []
-        self._append(char, at)
-        return done + self._cut_long()
+    @property
+    def room(self) -> int:
+        """How much the sentence may grow before it is cut."""
+        return LONGEST - len(self._buffer)
+
+    def push(self, atom: str, at: int) -> list[Sentence]:
+        """Take a visible character that stands at ``at`` in the text, or letters that fit in."""
+        done = self._take(len(self._buffer)) if self._ends_before(atom[0]) else []
+        self._append(atom, at)
+        return done + self._cut_long() if len(self._buffer) > LONGEST else done
 
     def space(self, char: str, at: int) -> None:
         """Take one character of white space that stands at ``at`` in the text, after ``pause``."""
@@ -102,13 +108,16 @@ class Splitter:
 
     def _ends_before(self, char: str) -> bool:
         tail = self._buffer[-1:]
-        if tail and (char == " " or tail.isspace() or tail in _ENDS or tail in _CLOSERS):
+        if not tail or (tail.isalnum() and not self._may_end_politely(tail, char)):
+            return False
+        if char == " " or tail.isspace() or tail in _ENDS or tail in _CLOSERS:
             return ends(self._buffer, char, korean=self._korean)
         return False
 
+    def _may_end_politely(self, tail: str, char: str) -> bool:
+        return self._korean and char == " " and tail in _POLITE_ENDS
+
     def _cut_long(self) -> list[Sentence]:
-        if len(self._buffer) <= LONGEST:
-            return []
         length = max(self._buffer.rfind(" "), self._buffer.rfind("\n"))
         if length <= 0:
             length = len(cut(self._buffer, LONGEST)) or LONGEST

@@ -76,6 +76,11 @@ class Voice:
         return "".join(self._said)
 
     @property
+    def begun(self) -> bool:
+        """Whether the first feeling is known."""
+        return self._feeling is not None
+
+    @property
     def emotion(self) -> Emotion:
         """What the NPC feels by now."""
         return self._feeling[0] if self._feeling else self._before
@@ -87,7 +92,7 @@ class Voice:
         return parts
 
     def speak(self, atoms: Sequence[Atom]) -> None:
-        """Take what is certain to be part of the reply."""
+        """Take what is certain to be part of the reply; until it has begun, letters one by one."""
         for at, atom in enumerate(atoms):
             if isinstance(atom, Mark):
                 self._mark(atom)
@@ -96,7 +101,7 @@ class Voice:
             else:
                 if self._feeling is None:
                     self._begin("".join(a for a in atoms[at:] if isinstance(a, str)))
-                self._char(atom)
+                self._visible(atom)
 
     def end(self) -> None:
         """The reply is over."""
@@ -123,20 +128,27 @@ class Voice:
             self._pending = char
         self._tell(self._splitter.pause(char))
 
-    def _char(self, char: str) -> None:
+    def _visible(self, atom: str) -> None:
+        if len(atom) <= self._splitter.room:
+            self._word(atom)
+        else:
+            for char in atom:
+                self._word(char)
+
+    def _word(self, atom: str) -> None:
         if self._pending:
-            if not (self._after_mark and char in _CLINGING and self._pending == " "):
+            if not (self._after_mark and atom in _CLINGING and self._pending == " "):
                 self._splitter.space(self._pending, self._length)
                 self._say(self._pending)
             self._pending = ""
         self._after_mark = False
-        self._tell(self._splitter.push(char, self._length))
-        self._say(char)
+        self._tell(self._splitter.push(atom, self._length))
+        self._say(atom)
 
-    def _say(self, char: str) -> None:
-        self._said.append(char)
-        self._chunk.append(char)
-        self._length += 1
+    def _say(self, atom: str) -> None:
+        self._said.append(atom)
+        self._chunk.append(atom)
+        self._length += len(atom)
 
     def _tell(self, sentences: Sequence[Sentence]) -> None:
         for sentence in sentences:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npc_server.reply import ReplyParser
+from npc_server.reply import Instructions, ReplyParser
 from npc_server.reply.guard import FREE, RUN, words_of
 
 PROMPT = (
@@ -17,7 +17,7 @@ PROMPT = (
 
 
 def parse(text: str, prompt: str = PROMPT) -> ReplyParser:
-    parser = ReplyParser(("Bram",), prompt_text=prompt)
+    parser = ReplyParser(("Bram",), instructions=Instructions(prompt))
     parser.feed(text)
     parser.end()
     return parser
@@ -56,7 +56,7 @@ def test_fewer_words_are_spoken(raw: str) -> None:
 
 def test_only_a_run_is_held_back_and_only_from_its_third_word() -> None:
     """Two words of the instructions are spoken at once; the third waits until it differs."""
-    parser = ReplyParser(("Bram",), prompt_text="one two three four")
+    parser = ReplyParser(("Bram",), instructions=Instructions("one two three four"))
     parser.feed("Xylophones one two")
     assert parser.text == "Xylophones one two"
     parser.feed(" th")
