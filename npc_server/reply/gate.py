@@ -79,8 +79,8 @@ class Gate:
         self._held = ""
         self._marks: list[tuple[int, Mark]] = []
         self._skip = ""
-        self._border = True
-        self._final = False
+        self._border = True  # whether a label may begin here
+        self._final = False  # whether one may begin after white space
         self._begun = False
 
     def push(self, atom: Atom) -> list[Atom]:
@@ -89,9 +89,12 @@ class Gate:
             return []
         if self._held or self._border or self._skip or isinstance(atom, Mark):
             return self._settled(atom)
-        if atom in _TOKENS_BEGIN:
+        if atom.isalnum():
+            self._begun, self._final = True, False
+        elif atom in _TOKENS_BEGIN:
             return self._settled(atom)
-        self._pass(atom)
+        elif self._final or atom != " ":
+            self._pass(atom)
         return [atom]
 
     def end(self) -> list[Atom]:

@@ -83,6 +83,9 @@ class Guard:
                 return self._letters(atom)
             if atom in _APOSTROPHES:
                 return self._keep(atom)
+        if self._broken:
+            self._word, self._broken = "", False
+            return [atom]
         return self._close_word() + self._keep(atom)
 
     def end(self) -> list[Atom]:
@@ -95,12 +98,12 @@ class Guard:
         if not self._word and self._longest >= FREE:
             self._run.append([])
         self._word += letters.casefold()
-        held = self._keep(letters)
+        given = self._keep(letters)
         if self._instructions.has_beginning(self._word):
-            return held
+            return given
         self._broken = True
         self._lengths, self._longest = {}, 0
-        return held + self._release(0)
+        return given or self._release(0)
 
     def _keep(self, atom: Atom) -> list[Atom]:
         if self.finished:

@@ -49,8 +49,10 @@ class Markup:
         self._quoted = False
         self._hidden = False
 
-    def push(self, atom: str) -> list[Atom]:
-        """Take one character, or some letters; give what is certain now."""
+    def push(self, atom: Atom) -> list[Atom]:
+        """Take one atom; give what is certain now."""
+        if isinstance(atom, Mark):
+            return [atom]
         if not (self._open or self._run or self._language is not None):
             if atom.isalnum():
                 self._swallow = ""

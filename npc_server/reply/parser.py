@@ -105,7 +105,7 @@ class ReplyParser:
             if self._ended:
                 break
             self._through(self._raw.push(atom))
-            if self.finished:
+            if self._is_over():
                 self._finish()
         return self._voice.parts()
 
@@ -118,28 +118,30 @@ class ReplyParser:
 
     def _finish(self) -> None:
         self._ended = True
-        self._cleanly(self._markup.end())
-        self._guarded(_one_by_one(self._clean.end()))
-        self._fresh(self._guard.end())
+        for atom in self._markup.end():
+            self._cleanly(self._clean.push(atom))
+        self._cleanly(self._clean.end())
+        for atom in self._guard.end():
+            self._voice.speak(self._repetition.push(atom))
         self._voice.speak(self._repetition.end())
         self._voice.end()
 
+    def _is_over(self) -> bool:
+        """Whether ``finished`` is set; it is asked for at every atom."""
+        if self._raw.finished or self._clean.finished or self._guard.finished:
+            return True
+        return self._repetition.verdict is not None
+
     def _through(self, atoms: Iterable[Atom]) -> None:
         for atom in atoms:
-            self._cleanly([atom] if isinstance(atom, Mark) else self._markup.push(atom))
+            for plain in self._markup.push(atom):
+                self._cleanly(self._clean.push(plain))
 
     def _cleanly(self, atoms: Iterable[Atom]) -> None:
-        for atom in atoms:
-            clean = self._clean.push(atom)
-            self._guarded(clean if self._voice.begun else _one_by_one(clean))
-
-    def _guarded(self, atoms: Iterable[Atom]) -> None:
-        for atom in atoms:
-            self._fresh(self._guard.push(atom))
-
-    def _fresh(self, atoms: Iterable[Atom]) -> None:
-        for atom in atoms:
-            self._voice.speak(self._repetition.push(atom))
+        """Take what the gates and the markup left; the first feeling goes by single letters."""
+        for atom in atoms if self._voice.begun else _one_by_one(atoms):
+            for guarded in self._guard.push(atom):
+                self._voice.speak(self._repetition.push(guarded))
 
 
 def _one_by_one(atoms: Iterable[Atom]) -> Iterator[Atom]:

@@ -136,7 +136,8 @@ class RepetitionMonitor:
             out += self._word_closed() if event == "word" else self._sentence_closed()
             if self.verdict is not None:
                 return out
-        return out + (self._letters(atom) if self._reader.word else self._gap(atom))
+        given = self._letters(atom) if self._reader.word else self._gap(atom)
+        return out + given if out else given
 
     def end(self) -> list[Atom]:
         """The stream is over: give what was held back, unless it is a repetition."""
@@ -158,12 +159,15 @@ class RepetitionMonitor:
         return any(tail[period:] == tail[:-period] for period in range(1, GROUP + 1))
 
     def _may_go_on(self, letters: str) -> bool:
-        """Whether one of these letters could be one too many, the last one aside.
+        """Whether one of these letters could be one too many.
 
-        Half of the characters that are too many stand before them then, or more letters come.
+        Of few letters the first is one of the last group then, and half of what is too many stands
+        before them.
         """
         half = LONGEST_RUN // 2
-        return len(letters) > half or len(set(self._tail[-half:])) <= GROUP
+        if len(letters) > half:
+            return True
+        return letters[0] in self._tail[-GROUP:] and len(set(self._tail[-half:])) <= GROUP
 
     def _letters(self, letters: str) -> list[Atom]:
         """Letters or digits, or an apostrophe inside a word."""
@@ -174,11 +178,12 @@ class RepetitionMonitor:
             self._opening = []
             if self._reader.quoting:
                 self._line = self._reply = []
-            self._expected = [*self._next_words()]
+            self._expected = self._next_words()
         self._begun, self._spaced = True, False
         self._word = self._reader.word
         self._held[-1].append(letters)
-        self._expected = [word for word in self._expected if word.startswith(self._word)]
+        if self._expected:
+            self._expected = [word for word in self._expected if word.startswith(self._word)]
         if self._expected:
             return []
         self._broken = True
@@ -202,17 +207,18 @@ class RepetitionMonitor:
     def _word_closed(self) -> list[Atom]:
         word = self._reader.closed
         self._word, self._broken = "", False
-        self._line, self._reply = _go_on(self._line, word), _go_on(self._reply, word)
         self._loop.push(word)
         for share in self._shares:
             share.push(word)
-        for node in (*self._reply, *self._line):
-            if node.depth == HELD:
-                return self._stop(node.kind, [])
-        if self._loops():
+        if self._line or self._reply:
+            self._line, self._reply = _go_on(self._line, word), _go_on(self._reply, word)
+            for node in (*self._reply, *self._line):
+                if node.depth == HELD:
+                    return self._stop(node.kind, [])
+        if self._loop.repeats and self._loops():
             kept = max(1, self._loop_words())
             return self._stop("loop", self._release(kept))
-        return self._release(self._kept())
+        return self._release(self._kept()) if self._held else []
 
     def _sentence_closed(self) -> list[Atom]:
         words, quoted = self._reader.sentence
@@ -235,13 +241,15 @@ class RepetitionMonitor:
         self._held, self._opening = [], []
         return out
 
-    def _next_words(self) -> Iterator[str]:
+    def _next_words(self) -> list[str]:
         """With which words what is held back would go on."""
-        for node in (*self._reply, *self._line):
-            yield from node.next
+        words = [
+            word for nodes in (self._reply, self._line) for node in nodes for word in node.next
+        ]
         period = self._loop.period(1)
         if period and self._is_loop(period):
-            yield self._loop.ago(period)
+            words.append(self._loop.ago(period))
+        return words
 
     def _kept(self) -> int:
         """How many of the last words may be the beginning of a repetition."""
@@ -266,8 +274,6 @@ class RepetitionMonitor:
         return sum(map(_hangul, map(self._loop.ago, range(1, period + 1)))) >= GRAM_SYLLABLES
 
     def _release(self, kept: int) -> list[Atom]:
-        if not self._held:
-            return []
         gone = max(0, len(self._held) - kept)
         out = [atom for word in self._held[:gone] for atom in word]
         self._held = self._held[gone:]
@@ -344,14 +350,16 @@ class _Reader:
         if char.isalnum():
             over = self._stopped and not self.word and not char[0].isascii()
             events = self._end_sentence() if over else []
-            self._quoted = self._quoted or self.quoting
             self._stopped = False
+            if self._closer:
+                self._quoted = True
             self.word += char.casefold()
             return events
         if self.word and char in _APOSTROPHES:
             return []
         events = self._end_word(last)
-        self._punctuation(char, last)
+        if char != " ":
+            self._punctuation(char, last)
         if char == "\n" or (self._stopped and char.isspace()):
             events += self._end_sentence()
         return events
@@ -457,7 +465,7 @@ class _Share:
         self,
         size: int,
         least: int,
-        known: Sequence[frozenset[tuple[str, ...]]],
+        known: frozenset[tuple[str, ...]],
         *,
         syllables: bool,
     ) -> None:
@@ -474,8 +482,7 @@ class _Share:
         for unit in _HANGUL.findall(word) if self._syllables else (word,):
             self._units += 1
             self._tail.append(unit)
-            gram = tuple(self._tail)
-            self._hits += any(gram in known for known in self._known)
+            self._hits += tuple(self._tail) in self._known
 
     @property
     def value(self) -> float:
@@ -489,8 +496,9 @@ class _Share:
 
 
 def _shares(earlier: Sequence[Learnt]) -> tuple[_Share, _Share]:
-    words = [reply.word_grams for reply in earlier if reply.word_grams]
-    syllables = [reply.syllable_grams for reply in earlier if reply.syllable_grams]
+    none: frozenset[tuple[str, ...]] = frozenset()
+    words = none.union(*(reply.word_grams for reply in earlier))
+    syllables = none.union(*(reply.syllable_grams for reply in earlier))
     return (
         _Share(GRAM_WORDS, LEAST_WORDS, words, syllables=False),
         _Share(GRAM_SYLLABLES, LEAST_SYLLABLES, syllables, syllables=True),

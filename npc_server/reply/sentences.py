@@ -84,13 +84,15 @@ class Splitter:
     def push(self, atom: str, at: int) -> list[Sentence]:
         """Take a visible character that stands at ``at`` in the text, or letters that fit in."""
         done = self._take(len(self._buffer)) if self._ends_before(atom[0]) else []
-        self._append(atom, at)
+        if not self._buffer:
+            self._start = at
+        self._buffer += atom
         return done + self._cut_long() if len(self._buffer) > LONGEST else done
 
-    def space(self, char: str, at: int) -> None:
-        """Take one character of white space that stands at ``at`` in the text, after ``pause``."""
+    def space(self, char: str) -> None:
+        """Take one character of white space, after ``pause``."""
         if self._buffer:
-            self._append(char, at)
+            self._buffer += char
 
     def pause(self, char: str) -> list[Sentence]:
         """What is complete if white space follows, whether or not it becomes part of the text."""
@@ -101,21 +103,14 @@ class Splitter:
         """The text is over: what is left is a sentence."""
         return self._take(len(self._buffer)) if self._buffer else []
 
-    def _append(self, char: str, at: int) -> None:
-        if not self._buffer:
-            self._start = at
-        self._buffer += char
-
     def _ends_before(self, char: str) -> bool:
-        tail = self._buffer[-1:]
-        if not tail or (tail.isalnum() and not self._may_end_politely(tail, char)):
+        word = self._buffer[-2:].rstrip()
+        if word[-1:].isalnum() and not (self._korean and word[-1] in _POLITE_ENDS):
             return False
-        if char == " " or tail.isspace() or tail in _ENDS or tail in _CLOSERS:
+        tail = self._buffer[-1:]
+        if tail and (char == " " or tail.isspace() or tail in _ENDS or tail in _CLOSERS):
             return ends(self._buffer, char, korean=self._korean)
         return False
-
-    def _may_end_politely(self, tail: str, char: str) -> bool:
-        return self._korean and char == " " and tail in _POLITE_ENDS
 
     def _cut_long(self) -> list[Sentence]:
         length = max(self._buffer.rfind(" "), self._buffer.rfind("\n"))

@@ -41,6 +41,9 @@ class Voice:
         emotion: What it feels as it begins.
         korean: Whether Korean sentences may end without a mark.
         decided: The feeling with its intensity, and the gesture, that it chose to begin with.
+
+    Attributes:
+        begun: Whether the first feeling is known.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Voice:
     ) -> None:
         self._gestures = gestures
         self._expressions = expressions
+        self.begun = False
         self._feeling: tuple[Emotion, float] | None = None
         self._before: Emotion = emotion
         self._splitter = Splitter(korean=korean)
@@ -73,12 +77,7 @@ class Voice:
     @property
     def text(self) -> str:
         """All that was spoken."""
-        return "".join(self._said)
-
-    @property
-    def begun(self) -> bool:
-        """Whether the first feeling is known."""
-        return self._feeling is not None
+        return "".join((*self._said, *self._chunk))
 
     @property
     def emotion(self) -> Emotion:
@@ -129,24 +128,17 @@ class Voice:
         self._tell(self._splitter.pause(char))
 
     def _visible(self, atom: str) -> None:
-        if len(atom) <= self._splitter.room:
-            self._word(atom)
-        else:
-            for char in atom:
-                self._word(char)
-
-    def _word(self, atom: str) -> None:
         if self._pending:
             if not (self._after_mark and atom in _CLINGING and self._pending == " "):
-                self._splitter.space(self._pending, self._length)
+                self._splitter.space(self._pending)
                 self._say(self._pending)
             self._pending = ""
         self._after_mark = False
-        self._tell(self._splitter.push(atom, self._length))
-        self._say(atom)
+        for piece in (atom,) if len(atom) <= self._splitter.room else atom:
+            self._tell(self._splitter.push(piece, self._length))
+            self._say(piece)
 
     def _say(self, atom: str) -> None:
-        self._said.append(atom)
         self._chunk.append(atom)
         self._length += len(atom)
 
@@ -166,6 +158,7 @@ class Voice:
             self._feel(feeling, sentence.start_char)
 
     def _feel(self, feeling: tuple[Emotion, float], at: int) -> None:
+        self.begun = True
         self._feeling = feeling
         self._add(Feeling(*feeling, at))
 
@@ -175,5 +168,7 @@ class Voice:
 
     def _close_chunk(self) -> None:
         if self._chunk:
-            self._parts.append(Speech("".join(self._chunk)))
+            text = "".join(self._chunk)
+            self._parts.append(Speech(text))
+            self._said.append(text)
             self._chunk = []
