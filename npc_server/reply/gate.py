@@ -129,6 +129,8 @@ class Gate:
         """Decide about the first held character; ``False`` if that is not possible yet."""
         if not self._held:
             return False
+        if self._border and self._held == " ":
+            return False
         token = self._match(TOKENS) if self._held[0] in _TOKENS_BEGIN else None
         label = self._match(self._label) if self._border else None
         if token and not token.partial:

@@ -63,10 +63,7 @@ class Markup:
                 self._swallow = ""
                 self._last = atom
                 return [atom]
-        for char in atom:
-            self._step(char)
-        out, self._out = self._out, []
-        return out
+        return self._stepped(atom)
 
     def end(self) -> list[Atom]:
         """The stream is over: what is still open is a direction."""
@@ -75,6 +72,12 @@ class Markup:
         self._run = ""
         if self._language:
             self._emit_all(self._language)
+        out, self._out = self._out, []
+        return out
+
+    def _stepped(self, atom: str) -> list[Atom]:
+        for char in atom:
+            self._step(char)
         out, self._out = self._out, []
         return out
 

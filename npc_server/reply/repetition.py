@@ -42,6 +42,8 @@ LINE_SYLLABLES = 10
 REFRAINS = 3
 GROUP = 3
 LONGEST_RUN = 24
+FEW = LONGEST_RUN // 2
+"""So many letters are few beside a run that is too long."""
 
 FEW_WORDS_RUN = 10
 """One or two words in a row may be repeated over so many words: "no, no, no"."""
@@ -109,7 +111,7 @@ class RepetitionMonitor:
         self._lines = [*(reply.lines for reply in earlier), self._own]
         self._line = self._lines
         self._reply = [reply.whole for reply in earlier]
-        self._shares = _shares(earlier)
+        self._shares = [share for share in _shares(earlier) if share.known]
         self._loop = _Periods(HELD)
         self._tail = ""
         self._refrains: Counter[tuple[str, ...]] = Counter()
@@ -127,10 +129,13 @@ class RepetitionMonitor:
             return []
         if isinstance(atom, Mark):
             return self._gap(atom)
-        if len(atom) > 1 and self._may_go_on(atom):
-            return [given for char in atom for given in self.push(char)]
-        if not atom.isspace() and self._goes_on(atom):
+        known = atom[0] in self._tail[-GROUP:]
+        if (known or len(atom) > FEW) and self._goes_on(atom):
+            if len(atom) > 1:
+                return [given for char in atom for given in self.push(char)]
             return self._stop("loop", self._release(0))
+        if not atom.isspace():
+            self._tail = (self._tail + atom)[-LONGEST_RUN:]
         out: list[Atom] = []
         for event in self._reader.push(atom):
             out += self._word_closed() if event == "word" else self._sentence_closed()
@@ -152,22 +157,16 @@ class RepetitionMonitor:
         return out + self._release(0) + self._opening
 
     def _goes_on(self, atom: str) -> bool:
-        """Whether one character, or a group, has gone on for too long."""
-        self._tail = tail = (self._tail + atom)[-LONGEST_RUN - 1 :]
-        if len(tail) <= LONGEST_RUN or tail[-1] not in tail[-1 - GROUP : -1]:
-            return False
-        return any(tail[period:] == tail[:-period] for period in range(1, GROUP + 1))
+        """Whether one character, or a group, has gone on for too long with this one.
 
-    def _may_go_on(self, letters: str) -> bool:
-        """Whether one of these letters could be one too many.
-
-        Of few letters the first is one of the last group then, and half of what is too many stands
-        before them.
+        Of letters: whether it may with one of them. If they are no more than ``FEW``, half of what
+        is too many stands before them then.
         """
-        half = LONGEST_RUN // 2
-        if len(letters) > half:
-            return True
-        return letters[0] in self._tail[-GROUP:] and len(set(self._tail[-half:])) <= GROUP
+        if len(atom) > 1:
+            return len(atom) > FEW or len(set(self._tail[-FEW:])) <= GROUP
+        tail = self._tail + atom
+        repeats = any(tail[period:] == tail[:-period] for period in range(1, GROUP + 1))
+        return repeats and len(tail) > LONGEST_RUN
 
     def _letters(self, letters: str) -> list[Atom]:
         """Letters or digits, or an apostrophe inside a word."""
@@ -178,7 +177,8 @@ class RepetitionMonitor:
             self._opening = []
             if self._reader.quoting:
                 self._line = self._reply = []
-            self._expected = self._next_words()
+            doubtful = self._line or self._reply or self._loop.repeats
+            self._expected = self._next_words() if doubtful else []
         self._begun, self._spaced = True, False
         self._word = self._reader.word
         self._held[-1].append(letters)
@@ -243,9 +243,9 @@ class RepetitionMonitor:
 
     def _next_words(self) -> list[str]:
         """With which words what is held back would go on."""
-        words = [
-            word for nodes in (self._reply, self._line) for node in nodes for word in node.next
-        ]
+        words: list[str] = []
+        for node in (*self._reply, *self._line):
+            words += node.next
         period = self._loop.period(1)
         if period and self._is_loop(period):
             words.append(self._loop.ago(period))
@@ -275,7 +275,9 @@ class RepetitionMonitor:
 
     def _release(self, kept: int) -> list[Atom]:
         gone = max(0, len(self._held) - kept)
-        out = [atom for word in self._held[:gone] for atom in word]
+        out: list[Atom] = []
+        for word in self._held[:gone]:
+            out += word
         self._held = self._held[gone:]
         return out
 
@@ -472,7 +474,7 @@ class _Share:
         self._size = size
         self._least = least
         self._syllables = syllables
-        self._known = known
+        self.known = known
         self._tail: deque[str] = deque(maxlen=size)
         self._units = 0
         self._hits = 0
@@ -482,7 +484,7 @@ class _Share:
         for unit in _HANGUL.findall(word) if self._syllables else (word,):
             self._units += 1
             self._tail.append(unit)
-            self._hits += tuple(self._tail) in self._known
+            self._hits += tuple(self._tail) in self.known
 
     @property
     def value(self) -> float:

@@ -125,7 +125,8 @@ class Voice:
             return
         if self._pending != "\n":
             self._pending = char
-        self._tell(self._splitter.pause(char))
+        if sentences := self._splitter.pause(char):
+            self._tell(sentences)
 
     def _visible(self, atom: str) -> None:
         if self._pending:
@@ -135,7 +136,8 @@ class Voice:
             self._pending = ""
         self._after_mark = False
         for piece in (atom,) if len(atom) <= self._splitter.room else atom:
-            self._tell(self._splitter.push(piece, self._length))
+            if sentences := self._splitter.push(piece, self._length):
+                self._tell(sentences)
             self._say(piece)
 
     def _say(self, atom: str) -> None:
