@@ -139,7 +139,7 @@ class RepetitionMonitor:
         out: list[Atom] = []
         for event in self._reader.push(atom):
             out += self._word_closed() if event == "word" else self._sentence_closed()
-            if self.verdict is not None:
+            if self._is_over():
                 return out
         given = self._letters(atom) if self._reader.word else self._gap(atom)
         return out + given if out else given
@@ -149,12 +149,15 @@ class RepetitionMonitor:
         if self.verdict is not None:
             return []
         out = self._word_closed() if "word" in self._reader.end() else []
-        if self.verdict is not None:
+        if self._is_over():
             return out
         for node in (*self._reply, *self._line):
             if node.ends:
                 return self._stop(node.kind, out)
         return out + self._release(0) + self._opening
+
+    def _is_over(self) -> bool:
+        return self.verdict is not None
 
     def _goes_on(self, atom: str) -> bool:
         """Whether one character, or a group, has gone on for too long with this one.

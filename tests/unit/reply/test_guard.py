@@ -86,3 +86,11 @@ def test_no_run_comes_out_and_nothing_else_is_lost(prompt: list[str], reply: lis
 def test_words_are_compared_bare() -> None:
     """Case, punctuation and apostrophes do not count."""
     assert words_of("Don't STOP—now, 'tis 3.") == ["dont", "stop", "now", "tis", "3"]
+
+
+def test_beginnings_of_words_are_known() -> None:
+    """Letters begin a word of the instructions, or none."""
+    instructions = Instructions("Speak only as Bram.")
+    assert all(map(instructions.has_beginning, ("s", "speak", "br", "as")))
+    assert not any(map(instructions.has_beginning, ("speaks", "z", "a0", "bras")))
+    assert not Instructions("").has_beginning("a")

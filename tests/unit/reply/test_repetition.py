@@ -271,6 +271,17 @@ def test_pieces_do_not_matter(text: str, places: list[int]) -> None:
     assert (whole.text, whole.repetition) == (cut.text, cut.repetition)
 
 
+def test_what_was_learnt_may_be_shared() -> None:
+    """A monitor adds the lines that it hears to its own, not to those of an earlier reply."""
+    earlier = [learn(ROAD)]
+    for _ in range(2):
+        monitor = RepetitionMonitor(earlier)
+        for char in MILL:
+            monitor.push(char)
+        monitor.end()
+        assert monitor.verdict is None
+
+
 def test_the_parser_ends_a_reply_that_repeats() -> None:
     """``finished`` says so at once; what was spoken before stays, whole and as sentences."""
     parser = ReplyParser(("Bram",), earlier=[learn(MILL)])
