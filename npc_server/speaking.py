@@ -12,6 +12,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from npc_server import acting
@@ -39,7 +40,7 @@ from npc_server.prompt import (
 from npc_server.prompting import Prompter, affinity_of, owner_of, sampling_for
 from npc_server.protocol import events
 from npc_server.protocol.emotion import Emotion
-from npc_server.reply import Part, ReplyParser, Sentence
+from npc_server.reply import Instructions, Learnt, Part, ReplyParser, Sentence, learn
 from npc_server.reply.repetition import other_settings
 from npc_server.scheduler import Grant, Priority, Recalled
 from npc_server.speech import Speech
@@ -48,6 +49,12 @@ log = get_logger(__name__)
 
 EARLIER_REPLIES = 8
 """A reply is compared with so many of the NPC's last ones."""
+
+LEARNT = 256
+"""So many earlier replies are kept as they were learnt: those of the last few conversations."""
+
+INDEXED = 32
+"""So many instructions are kept indexed."""
 
 RESAMPLES = 2
 """A reply that begins like an earlier one is drawn anew so often. The last draw may be like one:
@@ -131,6 +138,8 @@ class Speaker:
         self._clock = clock
         self._prompter = Prompter(library)
         self._first_piece: dict[str, float] = {}
+        self._learn = lru_cache(LEARNT)(learn)
+        self._index = lru_cache(INDEXED)(Instructions)
 
     def queue_position(self, state: Conversation, owner: str, priority: Priority) -> int:
         """How many replies would be made before one that is asked for now."""
@@ -214,6 +223,8 @@ class Speaker:
     async def forget(self, state: Conversation) -> None:
         """Drop everything that engines and memory hold of a conversation."""
         self._prompter.forget(state)
+        self._learn.cache_clear()
+        self._index.cache_clear()
         for brain in self._brains.all():
             await brain.engine.forget(owner_of(state))
 
@@ -454,7 +465,7 @@ class Speaker:
         utterance: Utterance,
         prompt: Prompt | None = None,
         *,
-        earlier: Sequence[str] | None = None,
+        earlier: Sequence[Learnt] | None = None,
     ) -> ReplyParser:
         """A parser; with a prompt, what the model says is held against it and the last replies.
 
@@ -465,7 +476,7 @@ class Speaker:
         """
         state, npc, persona = utterance.state, utterance.npc, utterance.persona
         if earlier is None:
-            earlier = _earlier(state, npc) if prompt else ()
+            earlier = [*map(self._learn, _earlier(state, npc))] if prompt else ()
         decision = utterance.decision
         parser = ReplyParser(
             names=(npc.name, *persona.nicknames),
@@ -473,7 +484,7 @@ class Speaker:
             gestures=persona.gestures,
             expressions=persona.expressions,
             emotion=utterance.emotion,
-            prompt_text=prompt.guard if prompt else "",
+            instructions=self._index(prompt.guard) if prompt else None,
             languages=persona.languages,
             earlier=earlier,
             decided=None if decision is None else acting.opening(decision),

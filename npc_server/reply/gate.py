@@ -7,7 +7,7 @@ taken out, anybody else's ends the reply.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import regex
 
@@ -35,6 +35,7 @@ MACHINES = ("Assistant", "AI", "NPC", "Response", "어시스턴트", "답변")
 _LEAD = r"""[*_\#>"“”'‘「(\[~\-–—•+ \t]"""
 _MARKS = frozenset("*_#>\"“”'‘「([~-–—•+")
 _FINALS = frozenset(".!?…~。！？\"”’'*_)]」』）】>")
+_TOKENS_BEGIN = frozenset("<[#")
 _EMPHASIS = frozenset("*_")
 _QUOTES = frozenset('"“「')
 
@@ -44,7 +45,13 @@ def _names(names: Iterable[str]) -> str:
     return "|".join(sorted(written, key=lambda name: (-len(name), name))) or r"(?!)"
 
 
-def _label(own: Iterable[str], others: Iterable[str]) -> regex.Pattern[str]:
+def labels_of(own: Sequence[str], others: Iterable[str]) -> regex.Pattern[str]:
+    """The pattern of all labels.
+
+    Args:
+        own: The names of the NPC that speaks.
+        others: The names of everybody else.
+    """
     mine = {name.casefold() for name in own}
     rest = [name for name in (*others, *STRANGERS) if name.casefold() not in mine]
     machines = [name for name in MACHINES if name.casefold() not in mine]
@@ -60,41 +67,35 @@ class Gate:
     """Lets characters through until the reply is over; holds back what may become its end.
 
     Args:
-        own: The names of the NPC that speaks.
-        others: The names of everybody else.
+        labels: What a label looks like, as ``labels_of`` says it.
 
     Attributes:
         finished: Why the reply is over; ``None`` while it goes on.
     """
 
-    def __init__(self, own: Iterable[str], others: Iterable[str]) -> None:
+    def __init__(self, labels: regex.Pattern[str]) -> None:
         self.finished: Finished | None = None
-        self._label = _label(tuple(own), tuple(others))
+        self._label = labels
         self._held = ""
         self._marks: list[tuple[int, Mark]] = []
         self._skip = ""
-        self._border = True
-        self._final = False
+        self._border = True  # whether a label may begin here
+        self._final = False  # whether one may begin after white space
         self._begun = False
 
     def push(self, atom: Atom) -> list[Atom]:
         """Take one atom; give what is certain now."""
-        out: list[Atom] = []
         if self.finished:
-            return out
-        if isinstance(atom, Mark):
-            self._marks.append((len(self._held), atom))
-            self._border = self._border or not self._held
-        elif self._skip and atom == self._skip[0]:
-            self._skip = self._skip[1:]
-        else:
-            self._skip = ""
-            self._held += atom
-        while self._settle(out):
-            pass
-        if not self._held or self.finished:
-            self._give_marks(out)
-        return out
+            return []
+        if self._held or self._border or self._skip or isinstance(atom, Mark):
+            return self._settled(atom)
+        if atom.isalnum():
+            self._begun, self._final = True, False
+        elif atom in _TOKENS_BEGIN:
+            return self._settled(atom)
+        elif self._final or atom != " ":
+            self._pass(atom)
+        return [atom]
 
     def end(self) -> list[Atom]:
         """The stream is over: give what was held back, unless it is half a template token."""
@@ -107,11 +108,30 @@ class Gate:
         self._give_marks(out)
         return out
 
+    def _settled(self, atom: Atom) -> list[Atom]:
+        """Hold an atom back, and give what is certain now."""
+        if isinstance(atom, Mark):
+            self._marks.append((len(self._held), atom))
+            self._border = self._border or not self._held
+        elif self._skip and atom == self._skip[0]:
+            self._skip = self._skip[1:]
+        else:
+            self._skip = ""
+            self._held += atom
+        out: list[Atom] = []
+        while self._settle(out):
+            pass
+        if not self._held or self.finished:
+            self._give_marks(out)
+        return out
+
     def _settle(self, out: list[Atom]) -> bool:
         """Decide about the first held character; ``False`` if that is not possible yet."""
         if not self._held:
             return False
-        token = self._match(TOKENS) if self._held[0] in "<[#" else None
+        if self._border and self._held == " ":
+            return False
+        token = self._match(TOKENS) if self._held[0] in _TOKENS_BEGIN else None
         label = self._match(self._label) if self._border else None
         if token and not token.partial:
             self._finish("template")
@@ -146,9 +166,15 @@ class Gate:
     def _release(self, out: list[Atom]) -> None:
         while self._marks and self._marks[0][0] == 0:
             out.append(self._marks.pop(0)[1])
-        char, self._held = self._held[0], self._held[1:]
+        together = not self._marks and self._held.isalnum()
+        size = len(self._held) if together else 1
+        atom, self._held = self._held[:size], self._held[size:]
         self._marks = [(at - 1, mark) for at, mark in self._marks]
-        out.append(char)
+        out.append(atom)
+        self._pass(atom)
+
+    def _pass(self, char: str) -> None:
+        """Note that a character is let through, or several letters."""
         self._begun = self._begun or not (char.isspace() or char in _MARKS)
         if char == "\n":
             self._border = True

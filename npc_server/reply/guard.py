@@ -10,6 +10,8 @@ words of a run are let through as soon as it breaks.
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections import defaultdict
 
 from npc_server.reply.parts import Atom, Finished
@@ -21,31 +23,51 @@ FREE = 2
 """So many words of a run are spoken before it is known for one."""
 
 _APOSTROPHES = "'’"
+_SPELLED = re.compile(r"[^\W_]+")
 
 
 def words_of(text: str) -> list[str]:
     """The words of a text as they are compared."""
-    plain = "".join(c if c.isalnum() else " " for c in text if c not in _APOSTROPHES)
-    return plain.casefold().split()
+    for apostrophe in _APOSTROPHES:
+        text = text.replace(apostrophe, "")
+    return [word.casefold() for word in _SPELLED.findall(text)]
+
+
+class Instructions:
+    """An index of the text that must not come out. It never changes, so parsers may share it.
+
+    Args:
+        text: The instructions.
+
+    Attributes:
+        places: Where each word stands, counted in words.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        self.places: dict[str, list[int]] = defaultdict(list)
+        for place, word in enumerate(words_of(text)):
+            self.places[word].append(place)
+        self._sorted = sorted(self.places)
+
+    def has_beginning(self, letters: str) -> bool:
+        """Whether a word begins with these letters."""
+        at = bisect_left(self._sorted, letters)
+        return at < len(self._sorted) and self._sorted[at].startswith(letters)
 
 
 class Guard:
     """Lets a reply through as long as it does not recite.
 
     Args:
-        text: The instructions.
+        instructions: What must not come out.
 
     Attributes:
         finished: ``prompt`` once the reply recited.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, instructions: Instructions) -> None:
         self.finished: Finished | None = None
-        self._words = words_of(text)
-        self._places: dict[str, list[int]] = defaultdict(list)
-        for place, word in enumerate(self._words):
-            self._places[word].append(place)
-        self._beginnings = {word[:n] for word in self._places for n in range(len(word) + 1)}
+        self._instructions = instructions
         self._run: list[list[Atom]] = []
         self._lengths: dict[int, int] = {}
         self._word = ""
@@ -56,28 +78,32 @@ class Guard:
         """Take one atom; give what is certain to be no recital."""
         if self.finished:
             return []
-        if isinstance(atom, str) and atom.isalnum():
-            return self._letter(atom)
-        if isinstance(atom, str) and atom in _APOSTROPHES:
-            return self._keep(atom)
+        if isinstance(atom, str):
+            if atom.isalnum():
+                return self._letters(atom)
+            if atom in _APOSTROPHES:
+                return self._keep(atom)
+        if self._broken:
+            self._word, self._broken = "", False
+            return [atom]
         return self._close_word() + self._keep(atom)
 
     def end(self) -> list[Atom]:
         """The stream is over: give what was held back, unless it is a recital."""
         return self._close_word() + self._release(0)
 
-    def _letter(self, char: str) -> list[Atom]:
+    def _letters(self, letters: str) -> list[Atom]:
         if self._broken:
-            return [char]
+            return [letters]
         if not self._word and self._longest >= FREE:
             self._run.append([])
-        self._word += char.casefold()
-        held = self._keep(char)
-        if self._word in self._beginnings:
-            return held
+        self._word += letters.casefold()
+        given = self._keep(letters)
+        if self._instructions.has_beginning(self._word):
+            return given
         self._broken = True
         self._lengths, self._longest = {}, 0
-        return held + self._release(0)
+        return given or self._release(0)
 
     def _keep(self, atom: Atom) -> list[Atom]:
         if self.finished:
@@ -92,9 +118,8 @@ class Guard:
         if self._broken or not word:
             self._broken = False
             return []
-        self._lengths = {
-            place: self._lengths.get(place - 1, 0) + 1 for place in self._places.get(word, ())
-        }
+        places = self._instructions.places.get(word, ())
+        self._lengths = {place: self._lengths.get(place - 1, 0) + 1 for place in places}
         self._longest = max(self._lengths.values(), default=0)
         kept = max(0, self._longest - FREE)
         released = self._release(kept)

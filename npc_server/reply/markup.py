@@ -27,7 +27,10 @@ _SMILEYS = frozenset(":;=")
 
 
 class Markup:
-    """A small machine over characters; every step takes one and gives none or some."""
+    """A small machine over characters; every step takes one and gives none or some.
+
+    Letters outside of markup come out together as they came in.
+    """
 
     def __init__(self) -> None:
         self._out: list[Atom] = []
@@ -46,11 +49,21 @@ class Markup:
         self._quoted = False
         self._hidden = False
 
-    def push(self, char: str) -> list[Atom]:
-        """Take one character; give what is certain now."""
-        self._step(char)
-        out, self._out = self._out, []
-        return out
+    def push(self, atom: Atom) -> list[Atom]:
+        """Take one atom; give what is certain now."""
+        if isinstance(atom, Mark):
+            return [atom]
+        if not (self._open or self._run or self._language is not None):
+            if atom.isalnum():
+                self._swallow = ""
+                self._last = self._visible = atom[-1]
+                self._at_border = False
+                return [atom]
+            if atom == " " and not self._last.isspace():
+                self._swallow = ""
+                self._last = atom
+                return [atom]
+        return self._stepped(atom)
 
     def end(self) -> list[Atom]:
         """The stream is over: what is still open is a direction."""
@@ -59,6 +72,12 @@ class Markup:
         self._run = ""
         if self._language:
             self._emit_all(self._language)
+        out, self._out = self._out, []
+        return out
+
+    def _stepped(self, atom: str) -> list[Atom]:
+        for char in atom:
+            self._step(char)
         out, self._out = self._out, []
         return out
 

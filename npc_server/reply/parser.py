@@ -1,23 +1,24 @@
 """A stream of text pieces -> speech, sentences, feelings, gestures.
 
-Every character runs through six stages: template tokens and labels in the raw text, markup and
+Every atom runs through six stages: template tokens and labels in the raw text, markup and
 directions, the same tokens and labels again in what is left, the guard of the instructions, the
 monitor of repetitions, the voice. Each is a small machine that knows nothing of pieces, so that the
-result cannot depend on how the text was cut into them.
+result cannot depend on how the text was cut into them. Where nothing is doubtful, letters that came
+together run through together: most of a reply is plain words, and this costs every token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import regex
 
 from npc_server.protocol.emotion import EMOTIONS, Emotion
-from npc_server.reply.gate import Gate
-from npc_server.reply.guard import Guard
+from npc_server.reply.gate import Gate, labels_of
+from npc_server.reply.guard import Guard, Instructions
 from npc_server.reply.markup import Markup
-from npc_server.reply.parts import Atom, Finished, Mark, Opening, Part
-from npc_server.reply.repetition import RepetitionMonitor, Verdict
+from npc_server.reply.parts import Atom, Finished, Mark, Opening, Part, atoms_of
+from npc_server.reply.repetition import Learnt, RepetitionMonitor, Verdict
 from npc_server.reply.voice import Voice
 
 _INVISIBLE = regex.compile(r"[\p{Cc}\p{Cs}\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
@@ -32,11 +33,11 @@ class ReplyParser:
         gestures: The gestures that the NPC can make; empty for any.
         expressions: The emotions that the NPC can show.
         emotion: What it feels as it begins.
-        prompt_text: The instructions that must not come out.
+        instructions: What must not come out; ``None`` for nothing.
         languages: BCP 47 tags of the languages that the NPC speaks.
         decided: With what it chose to begin. Its parts come with the first call of ``feed``, be
             it with an empty text; without, the first words tell what it feels.
-        earlier: The NPC's last replies, which it should not repeat.
+        earlier: What ``learn`` says of the NPC's last replies, which it should not repeat.
 
     Attributes:
         text: What was spoken so far: all ``Speech`` joined.
@@ -53,16 +54,16 @@ class ReplyParser:
         gestures: Sequence[str] = (),
         expressions: Sequence[Emotion] = EMOTIONS,
         emotion: Emotion = "neutral",
-        prompt_text: str = "",
+        instructions: Instructions | None = None,
         languages: Sequence[str] = ("en", "ko"),
         decided: Opening | None = None,
-        earlier: Sequence[str] = (),
+        earlier: Sequence[Learnt] = (),
     ) -> None:
-        own, rest = tuple(names), tuple(others)
-        self._raw = Gate(own, rest)
+        labels = labels_of(tuple(names), others)
+        self._raw = Gate(labels)
         self._markup = Markup()
-        self._clean = Gate(own, rest)
-        self._guard = Guard(prompt_text)
+        self._clean = Gate(labels)
+        self._guard = Guard(instructions or Instructions())
         self._repetition = RepetitionMonitor(earlier)
         self._voice = Voice(
             gestures,
@@ -100,11 +101,11 @@ class ReplyParser:
 
         Once ``finished`` is set, the last parts have been given and every further piece is ignored.
         """
-        for char in _visible(text):
+        for atom in atoms_of(_visible(text)):
             if self._ended:
                 break
-            self._through(self._raw.push(char))
-            if self.finished:
+            self._through(self._raw.push(atom))
+            if self._is_over():
                 self._finish()
         return self._voice.parts()
 
@@ -117,28 +118,38 @@ class ReplyParser:
 
     def _finish(self) -> None:
         self._ended = True
-        self._cleanly(self._markup.end())
-        self._guarded(self._clean.end())
-        self._fresh(self._guard.end())
+        for atom in self._markup.end():
+            self._cleanly(self._clean.push(atom))
+        self._cleanly(self._clean.end())
+        for atom in self._guard.end():
+            self._voice.speak(self._repetition.push(atom))
         self._voice.speak(self._repetition.end())
         self._voice.end()
 
+    def _is_over(self) -> bool:
+        """Whether ``finished`` is set; it is asked for at every atom."""
+        if self._raw.finished or self._clean.finished or self._guard.finished:
+            return True
+        return self._repetition.verdict is not None
+
     def _through(self, atoms: Iterable[Atom]) -> None:
         for atom in atoms:
-            self._cleanly([atom] if isinstance(atom, Mark) else self._markup.push(atom))
+            for plain in self._markup.push(atom):
+                self._cleanly(self._clean.push(plain))
 
     def _cleanly(self, atoms: Iterable[Atom]) -> None:
-        for atom in atoms:
-            self._guarded(self._clean.push(atom))
+        """Take what the gates and the markup left; the first feeling goes by single letters."""
+        for atom in atoms if self._voice.begun else _one_by_one(atoms):
+            for guarded in self._guard.push(atom):
+                self._voice.speak(self._repetition.push(guarded))
 
-    def _guarded(self, atoms: Iterable[Atom]) -> None:
-        for atom in atoms:
-            self._fresh(self._guard.push(atom))
 
-    def _fresh(self, atoms: Iterable[Atom]) -> None:
-        for atom in atoms:
-            self._voice.speak(self._repetition.push(atom))
+def _one_by_one(atoms: Iterable[Atom]) -> Iterator[Atom]:
+    for atom in atoms:
+        yield from (atom,) if isinstance(atom, Mark) else atom
 
 
 def _visible(text: str) -> str:
+    if text.isprintable():
+        return text
     return _INVISIBLE.sub(lambda match: match[0] if match[0] in "\n\t" else "", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,4 +93,12 @@ class Mark:
 
 
 Atom = str | Mark
-"""One character of the reply, or the place of a stage direction."""
+"""Some letters and digits that stand together, or one character of any other kind, or the place of
+a stage direction. No stage depends on whether letters come together or one by one."""
+
+_ATOMS = re.compile(r"[^\W_]+|.", flags=re.DOTALL)
+
+
+def atoms_of(text: str) -> list[str]:
+    """A text as atoms, letters and digits together as far as they go."""
+    return _ATOMS.findall(text)

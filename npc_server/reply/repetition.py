@@ -22,13 +22,15 @@ and a sentence that holds one may come ``REFRAINS`` times in a reply.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from npc_server.persona import Sampling
 from npc_server.reply.guard import words_of
-from npc_server.reply.parts import Atom, Mark
+from npc_server.reply.parts import Atom, Mark, atoms_of
 
 Verdict = Literal["line", "ngrams", "loop"]
 
@@ -40,6 +42,8 @@ LINE_SYLLABLES = 10
 REFRAINS = 3
 GROUP = 3
 LONGEST_RUN = 24
+FEW = LONGEST_RUN // 2
+"""So many letters are few beside a run that is too long."""
 
 FEW_WORDS_RUN = 10
 """One or two words in a row may be repeated over so many words: "no, no, no"."""
@@ -50,30 +54,66 @@ MOST = 0.5
 
 _APOSTROPHES = "'’"
 _STOPS = frozenset(".!?…~。！？")
+_HANGUL = re.compile("[가-힣]")
 _QUOTES = {'"': '"', "“": "”", "「": "」", "『": "』", "‘": "’", "'": "'"}
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What is known of an earlier reply. It never changes, so monitors may share it.
+
+    Attributes:
+        lines: Its sentences that count and hold no quotation.
+        whole: All of it, if it counts.
+        word_grams: Its runs of ``GRAM_WORDS`` words.
+        syllable_grams: Its runs of ``GRAM_SYLLABLES`` Korean syllables.
+    """
+
+    lines: _Node
+    whole: _Node
+    word_grams: frozenset[tuple[str, ...]]
+    syllable_grams: frozenset[tuple[str, ...]]
+
+
+def learn(reply: str) -> Learnt:
+    """Read an earlier reply as it was spoken, so that others can be held against it."""
+    lines, whole = _Node("line"), _Node("line")
+    everything: list[str] = []
+    for words, quoted in _sentences(reply):
+        everything += words
+        if _counts(words) and not quoted:
+            lines.add(words)
+    if _counts(everything):
+        whole.add(everything)
+    words_ = words_of(reply)
+    return Learnt(
+        lines,
+        whole,
+        _grams(words_, GRAM_WORDS),
+        _grams(_HANGUL.findall("".join(words_)), GRAM_SYLLABLES),
+    )
 
 
 class RepetitionMonitor:
     """Lets a reply through as long as it does not repeat; a stage of the parser.
 
     Args:
-        earlier: The NPC's last replies as they were spoken.
+        earlier: The NPC's last replies.
 
     Attributes:
         verdict: What it repeats, once it does; nothing is let through any more.
     """
 
-    def __init__(self, earlier: Sequence[str] = ()) -> None:
+    def __init__(self, earlier: Sequence[Learnt] = ()) -> None:
         self.verdict: Verdict | None = None
         self._reader = _Reader()
-        self._lines, self._replies = _Node("line"), _Node("line")
-        for reply in earlier:
-            self._learn(reply)
-        self._line: _Node | None = self._lines
-        self._reply: _Node | None = self._replies
-        self._shares = _shares(earlier)
+        self._own = _Node("loop")
+        self._lines = [*(reply.lines for reply in earlier), self._own]
+        self._line = self._lines
+        self._reply = [reply.whole for reply in earlier]
+        self._shares = [share for share in _shares(earlier) if share.known]
         self._loop = _Periods(HELD)
-        self._characters = _Periods(GROUP)
+        self._tail = ""
         self._refrains: Counter[tuple[str, ...]] = Counter()
         self._held: list[list[Atom]] = []
         self._opening: list[Atom] = []
@@ -85,63 +125,72 @@ class RepetitionMonitor:
 
     def push(self, atom: Atom) -> list[Atom]:
         """Take one atom; give what is certain to be no repetition."""
-        if self._is_over():
+        if self.verdict is not None:
             return []
         if isinstance(atom, Mark):
             return self._gap(atom)
+        known = atom[0] in self._tail[-GROUP:]
+        if (known or len(atom) > FEW) and self._goes_on(atom):
+            if len(atom) > 1:
+                return [given for char in atom for given in self.push(char)]
+            return self._stop("loop", self._release(0))
         if not atom.isspace():
-            self._characters.push(atom)
-            if self._characters.repeats and self._characters.length() > LONGEST_RUN:
-                return self._stop("loop", self._release(0))
+            self._tail = (self._tail + atom)[-LONGEST_RUN:]
         out: list[Atom] = []
         for event in self._reader.push(atom):
             out += self._word_closed() if event == "word" else self._sentence_closed()
             if self._is_over():
                 return out
-        return out + (self._letter(atom) if self._reader.word else self._gap(atom))
+        given = self._letters(atom) if self._reader.word else self._gap(atom)
+        return out + given if out else given
 
     def end(self) -> list[Atom]:
         """The stream is over: give what was held back, unless it is a repetition."""
-        if self._is_over():
+        if self.verdict is not None:
             return []
         out = self._word_closed() if "word" in self._reader.end() else []
         if self._is_over():
             return out
-        for node in (self._reply, self._line):
-            if node is not None and node.ends:
+        for node in (*self._reply, *self._line):
+            if node.ends:
                 return self._stop(node.kind, out)
         return out + self._release(0) + self._opening
 
     def _is_over(self) -> bool:
         return self.verdict is not None
 
-    def _learn(self, reply: str) -> None:
-        everything: list[str] = []
-        for words, quoted in _sentences(reply):
-            everything += words
-            if _counts(words) and not quoted:
-                self._lines.add(words, "line")
-        if _counts(everything):
-            self._replies.add(everything, "line")
+    def _goes_on(self, atom: str) -> bool:
+        """Whether one character, or a group, has gone on for too long with this one.
 
-    def _letter(self, char: str) -> list[Atom]:
-        """A letter or digit, or an apostrophe inside a word."""
+        Of letters: whether it may with one of them. If they are no more than ``FEW``, half of what
+        is too many stands before them then.
+        """
+        if len(atom) > 1:
+            return len(atom) > FEW or len(set(self._tail[-FEW:])) <= GROUP
+        tail = self._tail + atom
+        repeats = any(tail[period:] == tail[:-period] for period in range(1, GROUP + 1))
+        return repeats and len(tail) > LONGEST_RUN
+
+    def _letters(self, letters: str) -> list[Atom]:
+        """Letters or digits, or an apostrophe inside a word."""
         if self._broken:
-            return [char]
+            return [letters]
         if not self._word:
             self._held.append(self._opening)
             self._opening = []
             if self._reader.quoting:
-                self._line = self._reply = None
-            self._expected = [*self._next_words()]
+                self._line = self._reply = []
+            doubtful = self._line or self._reply or self._loop.repeats
+            self._expected = self._next_words() if doubtful else []
         self._begun, self._spaced = True, False
         self._word = self._reader.word
-        self._held[-1].append(char)
-        self._expected = [word for word in self._expected if word.startswith(self._word)]
+        self._held[-1].append(letters)
+        if self._expected:
+            self._expected = [word for word in self._expected if word.startswith(self._word)]
         if self._expected:
             return []
         self._broken = True
-        self._line = self._reply = None
+        self._line = self._reply = []
         return self._release(0)
 
     def _gap(self, atom: Atom) -> list[Atom]:
@@ -161,25 +210,26 @@ class RepetitionMonitor:
     def _word_closed(self) -> list[Atom]:
         word = self._reader.closed
         self._word, self._broken = "", False
-        self._line = self._line and self._line.next.get(word)
-        self._reply = self._reply and self._reply.next.get(word)
         self._loop.push(word)
         for share in self._shares:
             share.push(word)
-        for node in (self._reply, self._line):
-            if node is not None and node.depth == HELD:
-                return self._stop(node.kind, [])
-        if self._loops():
+        if self._line or self._reply:
+            self._line, self._reply = _go_on(self._line, word), _go_on(self._reply, word)
+            for node in (*self._reply, *self._line):
+                if node.depth == HELD:
+                    return self._stop(node.kind, [])
+        if self._loop.repeats and self._loops():
             kept = max(1, self._loop_words())
             return self._stop("loop", self._release(kept))
-        return self._release(self._kept())
+        return self._release(self._kept()) if self._held else []
 
     def _sentence_closed(self) -> list[Atom]:
         words, quoted = self._reader.sentence
-        if self._line is not None and self._line.ends:
-            return self._stop(self._line.kind, [])
+        for node in self._line:
+            if node.ends:
+                return self._stop(node.kind, [])
         if _counts(words) and not quoted:
-            self._lines.add(words, "loop")
+            self._own.add(words)
         elif quoted:
             self._refrains[words] += 1
             if self._refrains[words] > REFRAINS:
@@ -194,19 +244,20 @@ class RepetitionMonitor:
         self._held, self._opening = [], []
         return out
 
-    def _next_words(self) -> Iterator[str]:
+    def _next_words(self) -> list[str]:
         """With which words what is held back would go on."""
-        for node in (self._reply, self._line):
-            if node is not None:
-                yield from node.next
+        words: list[str] = []
+        for node in (*self._reply, *self._line):
+            words += node.next
         period = self._loop.period(1)
         if period and self._is_loop(period):
-            yield self._loop.ago(period)
+            words.append(self._loop.ago(period))
+        return words
 
     def _kept(self) -> int:
         """How many of the last words may be the beginning of a repetition."""
-        depths = [node.depth for node in (self._reply, self._line) if node is not None]
-        return max(*depths, self._loop_words(), 0) if depths else self._loop_words()
+        depths = [nodes[0].depth for nodes in (self._reply, self._line) if nodes]
+        return max(self._loop_words(), *depths, 0)
 
     def _loop_words(self) -> int:
         """How many words of a third time there are."""
@@ -227,7 +278,9 @@ class RepetitionMonitor:
 
     def _release(self, kept: int) -> list[Atom]:
         gone = max(0, len(self._held) - kept)
-        out = [atom for word in self._held[:gone] for atom in word]
+        out: list[Atom] = []
+        for word in self._held[:gone]:
+            out += word
         self._held = self._held[gone:]
         return out
 
@@ -237,7 +290,7 @@ def overlap(text: str, *others: str) -> float:
 
     The runs are those of the verdict ``ngrams``; of the two shares the larger counts.
     """
-    shares = _shares(others)
+    shares = _shares([learn(other) for other in others])
     for word in words_of(text):
         for share in shares:
             share.push(word)
@@ -247,8 +300,8 @@ def overlap(text: str, *others: str) -> float:
 def loops_in(text: str) -> bool:
     """Whether a text repeats itself as the verdict ``loop`` says."""
     monitor = RepetitionMonitor()
-    for char in text:
-        monitor.push(char)
+    for atom in atoms_of(text):
+        monitor.push(atom)
     monitor.end()
     return monitor.verdict == "loop"
 
@@ -275,7 +328,7 @@ def other_settings(sampling: Sampling, attempt: int) -> Sampling:
 
 
 class _Reader:
-    """Finds the words and sentences of a text that comes character by character."""
+    """Finds the words and sentences of a text that comes atom by atom."""
 
     def __init__(self) -> None:
         self.word = ""
@@ -293,23 +346,25 @@ class _Reader:
         return bool(self._closer)
 
     def push(self, char: str) -> list[Literal["word", "sentence"]]:
-        """Take a character; tell what was complete before it.
+        """Take a character, or some letters; tell what was complete before.
 
         A sentence is over at a line break; at white space after a stop; and at a letter of another
         script than Latin right after one, for Korean needs no space there.
         """
         last, self._last = self._last, char
         if char.isalnum():
-            over = self._stopped and not self.word and not char.isascii()
+            over = self._stopped and not self.word and not char[0].isascii()
             events = self._end_sentence() if over else []
-            self._quoted = self._quoted or self.quoting
             self._stopped = False
+            if self._closer:
+                self._quoted = True
             self.word += char.casefold()
             return events
         if self.word and char in _APOSTROPHES:
             return []
         events = self._end_word(last)
-        self._punctuation(char, last)
+        if char != " ":
+            self._punctuation(char, last)
         if char == "\n" or (self._stopped and char.isspace()):
             events += self._end_sentence()
         return events
@@ -345,7 +400,14 @@ class _Reader:
 
 
 class _Node:
-    """A place in a tree of sentences, word by word, down to ``HELD`` words."""
+    """A place in a tree of sentences, word by word, down to ``HELD`` words.
+
+    Attributes:
+        kind: What it is to repeat one of these sentences.
+        depth: How many words lead here.
+        ends: Whether a sentence ends here.
+        next: Where each further word leads.
+    """
 
     __slots__ = ("depth", "ends", "kind", "next")
 
@@ -355,15 +417,18 @@ class _Node:
         self.ends = False
         self.next: dict[str, _Node] = {}
 
-    def add(self, words: Sequence[str], kind: Verdict) -> None:
-        """Put a sentence in; what stands there already stays of its kind."""
+    def add(self, words: Sequence[str]) -> None:
+        """Put a sentence in."""
         node = self
         for word in words[:HELD]:
             if word not in node.next:
-                node.next[word] = _Node(kind, node.depth + 1)
+                node.next[word] = _Node(self.kind, node.depth + 1)
             node = node.next[word]
-        if len(words) <= HELD and not node.ends:
-            node.ends, node.kind = True, kind
+        node.ends = node.ends or len(words) <= HELD
+
+
+def _go_on(nodes: Iterable[_Node], word: str) -> list[_Node]:
+    return [node.next[word] for node in nodes if word in node.next]
 
 
 class _Periods:
@@ -397,29 +462,32 @@ class _Periods:
         found = (p for p in range(1, len(self.runs)) if self.runs[p] >= times * p)
         return next(found, 0)
 
-    def length(self) -> int:
-        """For how many units the end has been of one period."""
-        return max(run + period for period, run in enumerate(self.runs))
-
 
 class _Share:
     """Which share of a text's n-grams is known."""
 
-    def __init__(self, size: int, least: int, known: Iterable[Sequence[str]], *, syllables: bool):
+    def __init__(
+        self,
+        size: int,
+        least: int,
+        known: frozenset[tuple[str, ...]],
+        *,
+        syllables: bool,
+    ) -> None:
         self._size = size
         self._least = least
         self._syllables = syllables
-        self._known = {gram for words in known for gram in _grams([*self._units_of(words)], size)}
+        self.known = known
         self._tail: deque[str] = deque(maxlen=size)
         self._units = 0
         self._hits = 0
 
     def push(self, word: str) -> None:
         """One more word."""
-        for unit in self._units_of((word,)):
+        for unit in _HANGUL.findall(word) if self._syllables else (word,):
             self._units += 1
             self._tail.append(unit)
-            self._hits += tuple(self._tail) in self._known
+            self._hits += tuple(self._tail) in self.known
 
     @property
     def value(self) -> float:
@@ -431,34 +499,35 @@ class _Share:
         """Whether the text is long enough to be judged, and most of it is known."""
         return self._units >= self._least and self.value >= MOST
 
-    def _units_of(self, words: Iterable[str]) -> Iterable[str]:
-        return (c for word in words for c in word if _hangul(c)) if self._syllables else words
 
-
-def _shares(earlier: Iterable[str]) -> tuple[_Share, _Share]:
-    known = [words_of(reply) for reply in earlier]
+def _shares(earlier: Sequence[Learnt]) -> tuple[_Share, _Share]:
+    none: frozenset[tuple[str, ...]] = frozenset()
+    words = none.union(*(reply.word_grams for reply in earlier))
+    syllables = none.union(*(reply.syllable_grams for reply in earlier))
     return (
-        _Share(GRAM_WORDS, LEAST_WORDS, known, syllables=False),
-        _Share(GRAM_SYLLABLES, LEAST_SYLLABLES, known, syllables=True),
+        _Share(GRAM_WORDS, LEAST_WORDS, words, syllables=False),
+        _Share(GRAM_SYLLABLES, LEAST_SYLLABLES, syllables, syllables=True),
     )
 
 
-def _grams(units: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
-    return (tuple(units[at : at + size]) for at in range(len(units) - size + 1))
+def _grams(units: Sequence[str], size: int) -> frozenset[tuple[str, ...]]:
+    return frozenset(zip(*(units[at:] for at in range(size)), strict=False))
 
 
 def _sentences(text: str) -> Iterator[tuple[tuple[str, ...], bool]]:
     """The words of each sentence, and whether some of them stand in quotation marks."""
     reader = _Reader()
-    for char in f"{text}\n":
-        if "sentence" in reader.push(char):
+    for atom in atoms_of(f"{text}\n"):
+        if "sentence" in reader.push(atom):
             yield reader.sentence
 
 
 def _counts(words: Sequence[str]) -> bool:
-    enough = len(words) >= 3 and sum(map(_hangul, words)) >= LINE_SYLLABLES
-    return len(words) >= LINE_WORDS or enough
+    if len(words) >= LINE_WORDS:
+        return True
+    return len(words) >= 3 and sum(map(_hangul, words)) >= LINE_SYLLABLES
 
 
 def _hangul(text: str) -> int:
-    return sum("가" <= char <= "힣" for char in text)
+    """How many Korean syllables a text has."""
+    return 0 if text.isascii() else len(_HANGUL.findall(text))

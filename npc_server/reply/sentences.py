@@ -55,6 +55,7 @@ _WIDE = frozenset("。！？")
 _CLOSERS = "\"'”’)]」』）】*"
 _INITIALS = regex.compile(r"(?:^|[\s(\"“'‘])(?:(?:\p{L}\.){2,}|(?!I\.)\p{Lu}\.)$")
 _ENDING_KO = frozenset("요다죠까네지야군나래냐게걸라자어아해")
+_POLITE_ENDS = frozenset("요다까죠")
 _POLITE = regex.compile(r"[가-힣]{2,}요$|[가-힣]+니다$|[가-힣]+니까$|[가-힣]+죠$")
 _NO_ENDING = ("불필요", "대수요", "하니까", "이니까", "으니까")
 _REPORTS_KO = frozenset("하라이")
@@ -75,16 +76,23 @@ class Splitter:
         self._start = 0
         self._index = 0
 
-    def push(self, char: str, at: int) -> list[Sentence]:
-        """Take one visible character that stands at ``at`` in the text."""
-        done = self._take(len(self._buffer)) if self._ends_before(char) else []
-        self._append(char, at)
-        return done + self._cut_long()
+    @property
+    def room(self) -> int:
+        """How much the sentence may grow before it is cut."""
+        return LONGEST - len(self._buffer)
 
-    def space(self, char: str, at: int) -> None:
-        """Take one character of white space that stands at ``at`` in the text, after ``pause``."""
+    def push(self, atom: str, at: int) -> list[Sentence]:
+        """Take a visible character that stands at ``at`` in the text, or letters that fit in."""
+        done = self._take(len(self._buffer)) if self._ends_before(atom[0]) else []
+        if not self._buffer:
+            self._start = at
+        self._buffer += atom
+        return done + self._cut_long() if len(self._buffer) > LONGEST else done
+
+    def space(self, char: str) -> None:
+        """Take one character of white space, after ``pause``."""
         if self._buffer:
-            self._append(char, at)
+            self._buffer += char
 
     def pause(self, char: str) -> list[Sentence]:
         """What is complete if white space follows, whether or not it becomes part of the text."""
@@ -95,20 +103,16 @@ class Splitter:
         """The text is over: what is left is a sentence."""
         return self._take(len(self._buffer)) if self._buffer else []
 
-    def _append(self, char: str, at: int) -> None:
-        if not self._buffer:
-            self._start = at
-        self._buffer += char
-
     def _ends_before(self, char: str) -> bool:
+        word = self._buffer[-2:].rstrip()
+        if word[-1:].isalnum() and not (self._korean and word[-1] in _POLITE_ENDS):
+            return False
         tail = self._buffer[-1:]
         if tail and (char == " " or tail.isspace() or tail in _ENDS or tail in _CLOSERS):
             return ends(self._buffer, char, korean=self._korean)
         return False
 
     def _cut_long(self) -> list[Sentence]:
-        if len(self._buffer) <= LONGEST:
-            return []
         length = max(self._buffer.rfind(" "), self._buffer.rfind("\n"))
         if length <= 0:
             length = len(cut(self._buffer, LONGEST)) or LONGEST

@@ -41,6 +41,9 @@ class Voice:
         emotion: What it feels as it begins.
         korean: Whether Korean sentences may end without a mark.
         decided: The feeling with its intensity, and the gesture, that it chose to begin with.
+
+    Attributes:
+        begun: Whether the first feeling is known.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Voice:
     ) -> None:
         self._gestures = gestures
         self._expressions = expressions
+        self.begun = False
         self._feeling: tuple[Emotion, float] | None = None
         self._before: Emotion = emotion
         self._splitter = Splitter(korean=korean)
@@ -73,7 +77,7 @@ class Voice:
     @property
     def text(self) -> str:
         """All that was spoken."""
-        return "".join(self._said)
+        return "".join((*self._said, *self._chunk))
 
     @property
     def emotion(self) -> Emotion:
@@ -87,7 +91,7 @@ class Voice:
         return parts
 
     def speak(self, atoms: Sequence[Atom]) -> None:
-        """Take what is certain to be part of the reply."""
+        """Take what is certain to be part of the reply; until it has begun, letters one by one."""
         for at, atom in enumerate(atoms):
             if isinstance(atom, Mark):
                 self._mark(atom)
@@ -96,7 +100,7 @@ class Voice:
             else:
                 if self._feeling is None:
                     self._begin("".join(a for a in atoms[at:] if isinstance(a, str)))
-                self._char(atom)
+                self._visible(atom)
 
     def end(self) -> None:
         """The reply is over."""
@@ -121,22 +125,24 @@ class Voice:
             return
         if self._pending != "\n":
             self._pending = char
-        self._tell(self._splitter.pause(char))
+        if sentences := self._splitter.pause(char):
+            self._tell(sentences)
 
-    def _char(self, char: str) -> None:
+    def _visible(self, atom: str) -> None:
         if self._pending:
-            if not (self._after_mark and char in _CLINGING and self._pending == " "):
-                self._splitter.space(self._pending, self._length)
+            if not (self._after_mark and atom in _CLINGING and self._pending == " "):
+                self._splitter.space(self._pending)
                 self._say(self._pending)
             self._pending = ""
         self._after_mark = False
-        self._tell(self._splitter.push(char, self._length))
-        self._say(char)
+        for piece in (atom,) if len(atom) <= self._splitter.room else atom:
+            if sentences := self._splitter.push(piece, self._length):
+                self._tell(sentences)
+            self._say(piece)
 
-    def _say(self, char: str) -> None:
-        self._said.append(char)
-        self._chunk.append(char)
-        self._length += 1
+    def _say(self, atom: str) -> None:
+        self._chunk.append(atom)
+        self._length += len(atom)
 
     def _tell(self, sentences: Sequence[Sentence]) -> None:
         for sentence in sentences:
@@ -154,6 +160,7 @@ class Voice:
             self._feel(feeling, sentence.start_char)
 
     def _feel(self, feeling: tuple[Emotion, float], at: int) -> None:
+        self.begun = True
         self._feeling = feeling
         self._add(Feeling(*feeling, at))
 
@@ -163,5 +170,7 @@ class Voice:
 
     def _close_chunk(self) -> None:
         if self._chunk:
-            self._parts.append(Speech("".join(self._chunk)))
+            text = "".join(self._chunk)
+            self._parts.append(Speech(text))
+            self._said.append(text)
             self._chunk = []

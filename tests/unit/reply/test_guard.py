@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npc_server.reply import ReplyParser
+from npc_server.reply import Instructions, ReplyParser
 from npc_server.reply.guard import FREE, RUN, words_of
 
 PROMPT = (
@@ -17,7 +17,7 @@ PROMPT = (
 
 
 def parse(text: str, prompt: str = PROMPT) -> ReplyParser:
-    parser = ReplyParser(("Bram",), prompt_text=prompt)
+    parser = ReplyParser(("Bram",), instructions=Instructions(prompt))
     parser.feed(text)
     parser.end()
     return parser
@@ -56,7 +56,7 @@ def test_fewer_words_are_spoken(raw: str) -> None:
 
 def test_only_a_run_is_held_back_and_only_from_its_third_word() -> None:
     """Two words of the instructions are spoken at once; the third waits until it differs."""
-    parser = ReplyParser(("Bram",), prompt_text="one two three four")
+    parser = ReplyParser(("Bram",), instructions=Instructions("one two three four"))
     parser.feed("Xylophones one two")
     assert parser.text == "Xylophones one two"
     parser.feed(" th")
@@ -86,3 +86,11 @@ def test_no_run_comes_out_and_nothing_else_is_lost(prompt: list[str], reply: lis
 def test_words_are_compared_bare() -> None:
     """Case, punctuation and apostrophes do not count."""
     assert words_of("Don't STOP—now, 'tis 3.") == ["dont", "stop", "now", "tis", "3"]
+
+
+def test_beginnings_of_words_are_known() -> None:
+    """Letters begin a word of the instructions, or none."""
+    instructions = Instructions("Speak only as Bram.")
+    assert all(map(instructions.has_beginning, ("s", "speak", "br", "as")))
+    assert not any(map(instructions.has_beginning, ("speaks", "z", "a0", "bras")))
+    assert not Instructions("").has_beginning("a")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npc_server.persona import Sampling
-from npc_server.reply import Gesture, ReplyParser, Speech
+from npc_server.reply import Gesture, ReplyParser, Speech, learn
 from npc_server.reply.parts import Mark
 from npc_server.reply.repetition import (
     HELD,
@@ -39,7 +39,7 @@ CROW = "호랑이가 말했어요. “떡 하나 주면 안 잡아먹지, 어서
 
 def read(text: str, earlier: Sequence[str] = ()) -> tuple[str, Verdict | None]:
     """What is let through of a text, and the verdict."""
-    monitor = RepetitionMonitor(earlier)
+    monitor = RepetitionMonitor([*map(learn, earlier)])
     atoms = [atom for char in text for atom in monitor.push(char)] + monitor.end()
     return "".join(atom for atom in atoms if isinstance(atom, str)), monitor.verdict
 
@@ -194,7 +194,7 @@ def test_a_refrain_in_quotation_marks_comes_three_times() -> None:
 
 def test_nothing_is_given_before_the_verdict_on_a_beginning() -> None:
     """A stage direction in front of a repeated line is dropped with it: it can be made again."""
-    monitor = RepetitionMonitor(EARLIER)
+    monitor = RepetitionMonitor([*map(learn, EARLIER)])
     atoms = [*monitor.push(Mark("nods")), *monitor.push(" ")]
     atoms += [atom for char in MILL for atom in monitor.push(char)]
     assert (atoms, monitor.end(), monitor.verdict) == ([], [], "line")
@@ -202,7 +202,7 @@ def test_nothing_is_given_before_the_verdict_on_a_beginning() -> None:
 
 def test_a_stage_direction_keeps_its_place() -> None:
     """Marks come out between the characters between which they went in, also when held back."""
-    monitor = RepetitionMonitor(EARLIER)
+    monitor = RepetitionMonitor([*map(learn, EARLIER)])
     mark = Mark("nods")
     atoms = [mark, *"The mill", mark, *" burned, then. ", mark, *"Yes."]
     assert [out for atom in atoms for out in monitor.push(atom)] + monitor.end() == atoms
@@ -210,7 +210,7 @@ def test_a_stage_direction_keeps_its_place() -> None:
 
 def test_what_differs_is_given_at_its_first_letter() -> None:
     """Held words are let go as soon as the reply goes on otherwise."""
-    monitor = RepetitionMonitor(EARLIER)
+    monitor = RepetitionMonitor([*map(learn, EARLIER)])
     given_ = [len(monitor.push(char)) for char in "The mill b"]
     assert sum(given_) == 0
     assert "".join(map(str, monitor.push("r"))) == "The mill br"
@@ -247,7 +247,7 @@ def test_what_is_given_is_the_beginning_of_what_came(text: str, earlier: list[st
 @given(TEXT)
 def test_little_is_held_back(text: str) -> None:
     """At no time more than the words of a beginning, and the one that is being read."""
-    monitor, out = RepetitionMonitor([text, MILL]), 0
+    monitor, out = RepetitionMonitor([learn(text), learn(MILL)]), 0
     for at, char in enumerate(text, 1):
         out += len(monitor.push(char))
         if monitor.verdict:
@@ -260,7 +260,9 @@ def test_little_is_held_back(text: str) -> None:
 def test_pieces_do_not_matter(text: str, places: list[int]) -> None:
     """The parser gives the same speech and verdict however the text was cut."""
     ends = sorted({min(place, len(text)) for place in places} | {0, len(text)})
-    whole, cut = (ReplyParser(("Bram",), earlier=EARLIER + EARLIER_KO) for _ in range(2))
+    whole, cut = (
+        ReplyParser(("Bram",), earlier=[*map(learn, EARLIER + EARLIER_KO)]) for _ in range(2)
+    )
     whole.feed(text)
     for begin, end in itertools.pairwise(ends):
         cut.feed(text[begin:end])
@@ -269,9 +271,20 @@ def test_pieces_do_not_matter(text: str, places: list[int]) -> None:
     assert (whole.text, whole.repetition) == (cut.text, cut.repetition)
 
 
+def test_what_was_learnt_may_be_shared() -> None:
+    """A monitor adds the lines that it hears to its own, not to those of an earlier reply."""
+    earlier = [learn(ROAD)]
+    for _ in range(2):
+        monitor = RepetitionMonitor(earlier)
+        for char in MILL:
+            monitor.push(char)
+        monitor.end()
+        assert monitor.verdict is None
+
+
 def test_the_parser_ends_a_reply_that_repeats() -> None:
     """``finished`` says so at once; what was spoken before stays, whole and as sentences."""
-    parser = ReplyParser(("Bram",), earlier=[MILL])
+    parser = ReplyParser(("Bram",), earlier=[learn(MILL)])
     parts = parser.feed("*nods* No idea. The mill burned down last winter. And")
     assert (parser.finished, parser.repetition) == ("repetition", "line")
     assert [p for p in parts if isinstance(p, Gesture)] == [Gesture("nod", 0)]
@@ -281,7 +294,7 @@ def test_the_parser_ends_a_reply_that_repeats() -> None:
 
 def test_a_repetition_may_show_at_the_end_only() -> None:
     """A line without a mark at its end is one once the model is done."""
-    parser = ReplyParser(("Bram",), earlier=[MILL])
+    parser = ReplyParser(("Bram",), earlier=[learn(MILL)])
     parser.feed("The mill burned down last winter")
     assert parser.finished is None
     assert parser.end() == []

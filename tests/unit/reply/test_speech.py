@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from npc_server.reply import Gesture, ReplyParser, Speech
-from npc_server.reply.gate import Gate
+from npc_server.reply.gate import Gate, labels_of
 from npc_server.reply.parts import Mark
 
 
@@ -201,7 +201,7 @@ def test_a_half_template_token_at_the_end_is_dropped() -> None:
 
 def test_a_closed_gate_lets_nothing_through() -> None:
     """After its end a gate swallows whatever the earlier stages still had."""
-    gate = Gate(("Bram",), ("Anna",))
+    gate = Gate(labels_of(("Bram",), ("Anna",)))
     assert [atom for char in "Anna:" for atom in gate.push(char)] == []
     assert gate.push("x") == []
     assert gate.push(Mark("nods")) == []
