@@ -118,6 +118,7 @@ class Outbox:
         Looked at now and then: a timer for each write would cost as much as the write.
         """
         loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
 
         def look() -> None:
             nonlocal timer
