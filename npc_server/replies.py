@@ -300,9 +300,12 @@ class Replies:
             except StoreUnavailable as error:
                 log.warning("flush_failed", reason=error.message)
             except Fenced:
-                log.warning("reply_taken_over")
-                room.stale = True
-                room.end(live)
+                # Whoever commits the end gives the lease back too: that is no loss of it.
+                async with room.lock:
+                    if room.live is live:
+                        log.warning("reply_taken_over")
+                        room.stale = True
+                        room.end(live)
                 return
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
