@@ -173,7 +173,7 @@ def summary(ends: list[Json], capabilities: Capabilities) -> Table:
 
 def _pace(end: Json) -> str:
     """How fast a reply came, as far as that is known; a filler's time tells nothing of tokens."""
-    timings, usage, stand_in = end["timings"], end.get("usage"), end.get("degraded")
+    timings, usage, stand_in = end["timings"], end.get("usage"), end.get("degraded", "")
     first, total = timings.get("first_token_ms"), timings["total_ms"]
     parts = []
     if first is not None:

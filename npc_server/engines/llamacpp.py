@@ -416,7 +416,9 @@ class LlamaCppEngine:
             return self._gpu_layers
         if settings.device == "cpu" or settings.gpu_layers == 0:
             return 0
-        machine = settings.machine or await asyncio.to_thread(for_llamacpp)
+        machine = settings.machine
+        if machine is None:
+            machine = await asyncio.to_thread(for_llamacpp)
         placed = plan(self._footprint, machine, settings.device, settings.gpu_layers)
         log.info("model_placed", device=placed.device, gpu_layers=placed.gpu_layers)
         for warning in placed.warnings:
