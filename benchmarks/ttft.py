@@ -4,7 +4,8 @@ Both sides read the same token ids with as many of them cached: our server says 
 made and how much of it was cached, and llama.cpp's own server is brought into that state, untimed,
 before it is asked. Our side is timed from sending ``say`` to the first ``reply.delta``; theirs from
 opening the connection to the first event with text. Their side is asked twice in each pair, which
-tells how much of a ratio is noise (A/A).
+tells how much of a ratio is noise (A/A). A turn whose reply was drawn anew, because it repeated an
+earlier one, is left out and counted: it asks the engine twice.
 
 Warm: the conversation goes on, and only the newest words are read. Cold: the first words to a
 character of whom nothing is cached.
@@ -55,7 +56,7 @@ async def main(asked: Options) -> None:
             _,
         ),
     ):
-        warm_pairs = await warm_turns(served, address, tokens, warm)
+        warm_pairs, redrawn = await warm_turns(served, address, tokens, warm)
         cold_pairs = [await cold_turn(served, address, tokens, n) for n in range(cold)]
     comparisons = [
         *compared(asked.engine, "time to first token, warm", warm_pairs, 1.10),
@@ -66,24 +67,34 @@ async def main(asked: Options) -> None:
         "ttft",
         asked,
         comparisons,
-        facts=[("tokens to read in a warm turn", f"{min(sizes)} to {max(sizes)}")],
+        facts=[
+            ("tokens to read in a warm turn", f"{min(sizes)} to {max(sizes)}"),
+            ("warm turns left out, as drawn anew", f"{redrawn} of {redrawn + warm}"),
+        ],
     )
 
 
 Pair = tuple[Reply, float, float]
 
 
-async def warm_turns(served: Served, address: str, tokens: Tokens, count: int) -> list[Pair]:
-    """Pairs of a conversation that goes on."""
+async def warm_turns(
+    served: Served, address: str, tokens: Tokens, count: int
+) -> tuple[list[Pair], int]:
+    """Pairs of a conversation that goes on, and how many turns were drawn anew."""
     pairs: list[Pair] = []
+    asked = redrawn = 0
     async with talking(served, "warm") as (client, conversation):
         await reply_to(client, conversation, "Good day!")
         while len(pairs) < count:
-            reply = await reply_to(client, conversation, LINES[len(pairs) % len(LINES)])
-            if reply.degraded:
-                continue
-            pairs.append((reply, *await theirs(served, address, tokens, reply)))
-    return pairs
+            reply = await reply_to(client, conversation, LINES[asked % len(LINES)])
+            asked += 1
+            if asked > 6 * count:
+                raise RuntimeError(f"only {len(pairs)} of {asked} turns can be compared")
+            if reply.prompt > len(prompt_ids(served, tokens, reply.turn)):
+                redrawn += 1
+            elif not reply.degraded:
+                pairs.append((reply, *await theirs(served, address, tokens, reply)))
+    return pairs, redrawn
 
 
 async def cold_turn(served: Served, address: str, tokens: Tokens, number: int) -> Pair:

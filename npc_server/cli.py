@@ -168,7 +168,7 @@ def doctor_(
     table = Table(show_header=False, box=None, pad_edge=False)
     for finding in findings:
         mark = Text("OK", style="green") if finding.ok else Text("!!", style="bold red")
-        table.add_row(mark, finding.name, finding.text)
+        table.add_row(mark, finding.name, Text(finding.text, overflow="fold"))
     out.print(table)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
@@ -444,10 +444,10 @@ def _fetch_model(settings: Settings) -> None:
 def _progress(name: str) -> Iterator[models.Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, TransferSpeedColumn(), console=err) as bar:
-        task = bar.add_task(name, total=None)
+        task = bar.add_task(name, total=None, visible=False)
 
         def update(done: int, total: int | None) -> None:
-            bar.update(task, completed=done, total=total)
+            bar.update(task, completed=done, total=total, visible=True)
 
         yield update
 

@@ -95,6 +95,7 @@ def test_config_tells_sources(tmp_path: Path) -> None:
         (("serve", "--port", "99999"), "port"),
         (("serve", "--host", "0.0.0.0"), "npc-server keys add"),
         (("models", "info", "nope.gguf"), "nope.gguf"),
+        (("serve", "--model", "nope.gguf"), "There is no model file nope.gguf"),
         (("persona", "show", "brm"), "bram"),
         (("keys", "revoke", "x"), "keys list"),
         (("config", "--config", "nope.toml"), "nope.toml"),

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from support import Start, eventually, of, opened, reply_to, until
 
+from npc_server import replies
 from npc_server.app import App
 from npc_server.client import Client, Refused, session
+from npc_server.conversation.model import Conversation
+from npc_server.store import Fenced, Store
 
 SLOW = {"rules": [{"reply": "One two zanzibar. Four five six. Seven eight nine.", "piece_ms": 30}]}
 
@@ -357,6 +360,7 @@ async def test_a_reply_in_flight_is_not_said_anew(start: Start) -> None:
         assert (await until(client, "reply.done"))["finish"] == "stop"
 
 
+<<<<<<< HEAD
 async def test_replies_that_are_cut_are_paid_for(start: Start) -> None:
     """Who cuts every reply uses up its tokens like one who listens to the end."""
     quota = {"tokens_per_minute": 60}
@@ -373,3 +377,41 @@ async def test_replies_that_are_cut_are_paid_for(start: Start) -> None:
 
         with pytest.raises(Refused, match="Too many tokens"):
             await cut_in()
+=======
+async def test_a_lease_given_back_is_no_lease_lost(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept of a reply may reach the store just after its end: the end is told all the same.
+
+    The lease is gone by then, because this server gave it back.
+    """
+    monkeypatch.setattr(replies, "FLUSH_SECONDS", 0.01)
+    ended, refused = asyncio.Event(), asyncio.Event()
+    commit, flush = Store.commit, Store.flush_partial
+
+    async def slow_commit(store: Store, after: Conversation, **rest: Any) -> Any:
+        done = await commit(store, after, **rest)
+        if rest.get("release_lease"):
+            ended.set()
+            await refused.wait()
+        return done
+
+    async def late_flush(store: Store, *given: Any) -> None:
+        await ended.wait()
+        try:
+            await flush(store, *given)
+        except Fenced:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(Store, "commit", slow_commit)
+    monkeypatch.setattr(Store, "flush_partial", late_flush)
+    script = {"rules": [{"reply": "One two three four.", "piece_ms": 30}]}
+    async with start(script) as app, session(app.address) as client:
+        conversation = await opened(client)
+        async with asyncio.timeout(10):
+            events = await reply_to(client, conversation, "Count!")
+        assert of(events, "reply.done")[0]["finish"] == "stop"
+        assert refused.is_set()
+        assert not app.dialogue.rooms.all()[0].stale
+>>>>>>> e2e
