@@ -302,7 +302,6 @@ class Replies:
             except StoreUnavailable as error:
                 log.warning("flush_failed", reason=error.message)
             except Fenced:
-<<<<<<< HEAD
                 await self._taken_over(room, live)
                 return
 
@@ -313,15 +312,6 @@ class Replies:
                 log.warning("reply_taken_over")
                 room.stale = True
                 room.end(live)
-=======
-                # Whoever commits the end gives the lease back too: that is no loss of it.
-                async with room.lock:
-                    if room.live is live:
-                        log.warning("reply_taken_over")
-                        room.stale = True
-                        room.end(live)
-                return
->>>>>>> e2e
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

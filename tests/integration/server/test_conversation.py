@@ -360,7 +360,6 @@ async def test_a_reply_in_flight_is_not_said_anew(start: Start) -> None:
         assert (await until(client, "reply.done"))["finish"] == "stop"
 
 
-<<<<<<< HEAD
 async def test_replies_that_are_cut_are_paid_for(start: Start) -> None:
     """Who cuts every reply uses up its tokens like one who listens to the end."""
     quota = {"tokens_per_minute": 60}
@@ -377,7 +376,8 @@ async def test_replies_that_are_cut_are_paid_for(start: Start) -> None:
 
         with pytest.raises(Refused, match="Too many tokens"):
             await cut_in()
-=======
+
+
 async def test_a_lease_given_back_is_no_lease_lost(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -414,4 +414,3 @@ async def test_a_lease_given_back_is_no_lease_lost(
         assert of(events, "reply.done")[0]["finish"] == "stop"
         assert refused.is_set()
         assert not app.dialogue.rooms.all()[0].stale
->>>>>>> e2e
