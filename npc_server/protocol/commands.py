@@ -246,4 +246,5 @@ AnyCommand = Annotated[
     Field(discriminator="type"),
 ]
 
-COMMANDS: TypeAdapter[Any] = TypeAdapter(AnyCommand)
+# Else pydantic keeps thousands of short strings for later frames, also of players who had us forget.
+COMMANDS: TypeAdapter[Any] = TypeAdapter(AnyCommand, config=ConfigDict(cache_strings="keys"))

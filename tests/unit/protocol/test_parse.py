@@ -24,6 +24,15 @@ def test_a_say_is_read_whole() -> None:
     assert (said.text, said.to, said.respond, said.whisper) == ("Hi", [], "auto", False)
 
 
+def test_what_players_say_is_not_kept_aside() -> None:
+    """The parser keeps no copy of texts and ids: each reading makes its own."""
+    raw = frame(type="say", id="a-command", conversation="smithy", text="A secret of mine.")
+    first, second = parse(raw, LIMITS), parse(raw, LIMITS)
+    assert first == second
+    assert first.text is not second.text
+    assert first.id is not second.id
+
+
 def test_unknown_fields_are_ignored() -> None:
     """A newer client's extra field does not break an older server."""
     assert parse(frame(type="ping", shiny=True), LIMITS).t is None
