@@ -539,7 +539,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(1, 3), st.integers(1, 12), st.lists(STEPS, min_size=30, max_size=100))
 def test_nothing_is_lost_whatever_happens(
     seats: int, queue: int, steps: list[tuple[object, ...]]
