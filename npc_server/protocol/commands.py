@@ -246,5 +246,5 @@ AnyCommand = Annotated[
     Field(discriminator="type"),
 ]
 
-# Else pydantic keeps thousands of short strings for later frames, also of players who had us forget.
+# Else pydantic keeps thousands of short strings, also of players who had us forget them.
 COMMANDS: TypeAdapter[Any] = TypeAdapter(AnyCommand, config=ConfigDict(cache_strings="keys"))
