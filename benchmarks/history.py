@@ -7,7 +7,7 @@ lines are timed in pairs. The context holds everything.
 Full: in a context of 1,024 tokens a conversation goes on long after the first turn was left out of
 its prompt. Where old turns are dropped in blocks, most turns still find their prompt cached.
 
-Conclusion: with everything cached, a turn of a conversation of 200 turns costs about what one of
+Expected: with everything cached, a turn of a conversation of 200 turns costs about what one of
 ten costs; past the context's end, only the turns at which a block is dropped read the prompt again.
 """
 

@@ -5,7 +5,7 @@ tokens; the next turn begins when the reply has ended. Compared are the tokens a
 conversations together, and the time to the first token of the third reply, conversation by
 conversation.
 
-Conclusion: a queue in front of one instance makes everybody wait for whole replies and reads every
+Expected: a queue in front of one instance makes everybody wait for whole replies and reads every
 prompt again. Seats with caches of their own give more tokens a second the more talk at once, and
 the third reply, of whose prompt nearly all is cached, begins at once.
 """

@@ -4,7 +4,7 @@ Six conversations in which nobody plays are kept speaking by events of a host (`
 which have the least priority. A player speaks to a seventh character, once while they speak and
 once while everything is quiet, over and over.
 
-Conclusion: an ambient reply gives its seat up within a token or a chunk of prompt, so the player
+Expected: an ambient reply gives its seat up within a token or a chunk of prompt, so the player
 waits for little more than on an idle server.
 """
 

@@ -4,7 +4,7 @@ At the level of the engine: the same history, cached, and a last message of the 
 each time and 0, 100, 200 or 400 tokens longer. The sizes are taken in a shuffled order in every
 round. The cost is the slope of the time to the first token.
 
-Conclusion: the tail is what a turn waits for. Game state, recalled memories and keyed lore belong
+Expected: the tail is what a turn waits for. Game state, recalled memories and keyed lore belong
 into a budget, since each 100 tokens of them cost as much as many turns of cached history.
 """
 
