@@ -18,9 +18,9 @@ from npc_server.engines.base import (
     Usage,
 )
 from npc_server.engines.gguf import read_header
-from npc_server.engines.kept_worker import KeptWorker, load_worker
+from npc_server.engines.kept_worker import KeptWorker, load_worker, with_layers_that_fit
 from npc_server.engines.machine import for_ctransformers
-from npc_server.engines.placement import Footprint, Machine, Placement, fewer, footprint, plan
+from npc_server.engines.placement import Footprint, Machine, Placement, footprint, plan
 from npc_server.engines.worker_process import Json, WorkerDied, WorkerProcess
 from npc_server.errors import BadMessage, EngineUnavailable, ModelFileError, TooLarge
 from npc_server.observability import get_logger
@@ -224,17 +224,8 @@ class CtransformersEngine:
     async def _launch(self) -> WorkerProcess:
         """Load the model, with fewer layers on the GPU where they cannot be loaded."""
         layers = await self._chosen_layers()
-        while True:
-            try:
-                worker = await self._load(layers)
-            except ModelFileError as error:
-                if layers == 0:
-                    raise
-                tried, layers = layers, fewer(layers)
-                log.warning("gpu_layers_reduced", tried=tried, layers=layers, reason=error.message)
-            else:
-                self._gpu_layers = layers
-                return worker
+        worker, self._gpu_layers = await with_layers_that_fit(self._load, layers)
+        return worker
 
     async def _chosen_layers(self) -> int:
         if self._gpu_layers is None:

@@ -13,7 +13,6 @@ command and ``text`` and ``made``, ``finish`` and ``usage``, ``scores``, ``count
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -43,9 +42,8 @@ from npc_server.engines.model_info import model_type
 from npc_server.engines.templates import guess, named
 from npc_server.engines.vocabulary import Vocabulary
 from npc_server.engines.worker_loop import Json, Loop, Send, Tokens
+from npc_server.engines.worker_side import die_with_parent
 from npc_server.errors import NpcError
-
-PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -53,7 +51,7 @@ def main() -> None:
     events = os.dup(1)
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
+    die_with_parent()
     lock = threading.Lock()
 
     def send(event: Json) -> None:
@@ -174,12 +172,6 @@ def _read(commands: BinaryIO, loaded: Future[Loop]) -> None:
     for line in commands:
         loaded.result().put(orjson.loads(line))
     os._exit(0)
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies; elsewhere the input's end tells it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

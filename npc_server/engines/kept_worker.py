@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from npc_server.engines.placement import fewer
 from npc_server.engines.worker_process import Json, WorkerDied, WorkerProcess
 from npc_server.errors import ConfigError, EngineUnavailable, ModelFileError, NpcError
 from npc_server.observability import get_logger
@@ -74,6 +75,29 @@ async def load_worker(
         said = worker.complaints if facts.get("unexplained") else ()
         raise kind(" ".join([facts["message"], *said[:1]]))
     return worker
+
+
+async def with_layers_that_fit(load: Callable[[int], Awaitable[W]], layers: int) -> tuple[W, int]:
+    """Load a model, with half as many layers on the GPU as long as they cannot be loaded.
+
+    Args:
+        load: Loads it with so many layers.
+        layers: How many to begin with.
+
+    Returns:
+        The worker, and how many layers it has there.
+
+    Raises:
+        ModelFileError: It cannot be loaded even without a GPU.
+    """
+    while True:
+        try:
+            return await load(layers), layers
+        except ModelFileError as error:
+            if layers == 0:
+                raise
+            tried, layers = layers, fewer(layers)
+            log.warning("gpu_layers_reduced", tried=tried, layers=layers, reason=error.message)
 
 
 class KeptWorker(Generic[W]):

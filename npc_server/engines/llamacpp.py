@@ -24,13 +24,13 @@ from npc_server.engines.base import (
     Usage,
 )
 from npc_server.engines.gguf import Header, read_header
-from npc_server.engines.kept_worker import KeptWorker, load_worker
+from npc_server.engines.kept_worker import KeptWorker, load_worker, with_layers_that_fit
 from npc_server.engines.llamacpp_http import HttpFailed, HttpRefused, Json
 from npc_server.engines.llamacpp_running import RunningLlama
 from npc_server.engines.llamacpp_tokens import PromptTokens
 from npc_server.engines.machine import for_llamacpp
 from npc_server.engines.model_info import llamacpp_reads
-from npc_server.engines.placement import Footprint, Machine, fewer, footprint, plan
+from npc_server.engines.placement import Footprint, Machine, footprint, plan
 from npc_server.engines.prefix import common_length
 from npc_server.engines.templates import guess, named
 from npc_server.engines.text_stream import StopFilter
@@ -400,17 +400,8 @@ class LlamaCppEngine:
     async def _launch(self) -> RunningLlama:
         """Start a worker; with half of the layers on the GPU where all of them do not fit."""
         layers = await self._chosen_layers()
-        while True:
-            try:
-                llama = await self._launch_with(layers)
-            except ModelFileError as error:
-                if layers == 0:
-                    raise
-                tried, layers = layers, fewer(layers)
-                log.warning("gpu_layers_reduced", tried=tried, layers=layers, reason=error.message)
-            else:
-                self._gpu_layers = layers
-                return llama
+        llama, self._gpu_layers = await with_layers_that_fit(self._launch_with, layers)
+        return llama
 
     async def _chosen_layers(self) -> int:
         settings = self._settings

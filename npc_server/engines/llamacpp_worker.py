@@ -10,7 +10,6 @@ which llama.cpp's HTTP server answers on loopback, or ``failed``. The only other
 
 from __future__ import annotations
 
-import ctypes
 import os
 import secrets
 import signal
@@ -21,9 +20,10 @@ from typing import Any
 import orjson
 import xllamacpp
 
+from npc_server.engines.worker_side import die_with_parent
+
 Json = dict[str, Any]
 
-PR_SET_PDEATHSIG = 1
 PLACES = 128
 ERRORS = 1
 # More of a prompt at once would keep the other seats, and whoever cancels, waiting; on a processor
@@ -47,7 +47,7 @@ def main() -> None:
     events = os.dup(1)
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
+    die_with_parent()
     commands = sys.stdin.buffer
     wanted = orjson.loads(commands.readline())
     try:
@@ -164,12 +164,6 @@ def _send(events: int, event: Json) -> None:
     data = memoryview(orjson.dumps(event) + b"\n")
     while data:
         data = data[os.write(events, data) :]
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies; elsewhere the input's end tells it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":
