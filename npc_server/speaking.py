@@ -57,8 +57,8 @@ INDEXED = 32
 """So many instructions are kept indexed."""
 
 RESAMPLES = 2
-"""A reply that begins like an earlier one is drawn anew so often. The last draw may be like one:
-the same question has the same answer."""
+"""A reply that begins like an earlier one is drawn anew so often, from its first words on. The last
+draw may be like one: the same question has the same answer."""
 
 HEADROOM_SECONDS = 0.25
 """A filler is said so long before the deadline, or a quarter of the deadline if that is less."""
@@ -248,7 +248,7 @@ class Speaker:
         return "stop"
 
     async def _from(self, brain: Brain, utterance: Utterance) -> ReplyFinish:
-        """The reply from one engine; one that begins like an earlier one is drawn anew."""
+        """The reply from one engine; one that begins like an earlier one goes on in another way."""
         state, speech, persona = utterance.state, utterance.speech, utterance.persona
         prompt = await self._prompter.prompt(brain, state, utterance.npc, persona)
         self._prompter.keep(state, speech.reply.turn, prompt)
@@ -267,13 +267,18 @@ class Speaker:
         for attempt in range(1, RESAMPLES + 1):
             if parser.finished != "repetition":
                 break
-            self._metrics.repetitions.labels("cut" if speech.answered else "resampled").inc()
-            if speech.answered:
+            self._metrics.repetitions.labels("resampled" if parser.resumable else "cut").inc()
+            if not parser.resumable:
                 break
-            last = attempt == RESAMPLES
-            parser = self._parser(utterance, prompt, earlier=() if last else None)
-            other = other_settings(request.sampling, attempt)
-            again = replace(request, sampling=other, seed=request.seed + attempt)
+            parser = self._parser(
+                utterance, prompt, earlier=() if attempt == RESAMPLES else None, after=parser
+            )
+            again = replace(
+                request,
+                sampling=other_settings(request.sampling, attempt),
+                seed=request.seed + attempt,
+                prefix=parser.text,
+            )
             finish = await self._scheduled(brain, utterance, again, parser)
         return finish
 
@@ -466,6 +471,7 @@ class Speaker:
         prompt: Prompt | None = None,
         *,
         earlier: Sequence[Learnt] | None = None,
+        after: ReplyParser | None = None,
     ) -> ReplyParser:
         """A parser; with a prompt, what the model says is held against it and the last replies.
 
@@ -473,6 +479,7 @@ class Speaker:
             utterance: What is said.
             prompt: What must not be recited; ``None`` for an authored line.
             earlier: What must not be repeated; by default the NPC's last replies.
+            after: Another that has given the reply's first words.
         """
         state, npc, persona = utterance.state, utterance.npc, utterance.persona
         if earlier is None:
@@ -483,11 +490,12 @@ class Speaker:
             others=tuple(m.name for m in state.members if m.id != npc.id),
             gestures=persona.gestures,
             expressions=persona.expressions,
-            emotion=utterance.emotion,
+            emotion=after.emotion if after else utterance.emotion,
             instructions=self._index(prompt.guard) if prompt else None,
             languages=persona.languages,
             earlier=earlier,
             decided=None if decision is None else acting.opening(decision),
+            said=after.text if after else "",
         )
         if utterance.opened:
             parser.feed("")  # With what it begins, which another draw or engine keeps to.

@@ -17,7 +17,7 @@ from npc_server.protocol.emotion import EMOTIONS, Emotion
 from npc_server.reply.gate import Gate, labels_of
 from npc_server.reply.guard import Guard, Instructions
 from npc_server.reply.markup import Markup
-from npc_server.reply.parts import Atom, Finished, Mark, Opening, Part, atoms_of
+from npc_server.reply.parts import Atom, Finished, Mark, Opening, Part, Speech, atoms_of
 from npc_server.reply.repetition import Learnt, RepetitionMonitor, Verdict
 from npc_server.reply.voice import Voice
 
@@ -38,12 +38,15 @@ class ReplyParser:
         decided: With what it chose to begin. Its parts come with the first call of ``feed``, be
             it with an empty text; without, the first words tell what it feels.
         earlier: What ``learn`` says of the NPC's last replies, which it should not repeat.
+        said: With what the reply begins. It was given before, and its parts are not given again.
 
     Attributes:
         text: What was spoken so far: all ``Speech`` joined.
         finished: Why the reply is over although the model goes on; ``None`` while it is not. A
             repetition may also show in ``end`` only.
         repetition: What was repeated, where ``finished`` is ``repetition``.
+        resumable: Whether no more was given than words with which many replies begin, so that the
+            model can go on from ``text`` otherwise. Then a repetition leaves the sentence open.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class ReplyParser:
         languages: Sequence[str] = ("en", "ko"),
         decided: Opening | None = None,
         earlier: Sequence[Learnt] = (),
+        said: str = "",
     ) -> None:
         labels = labels_of(tuple(names), others)
         self._raw = Gate(labels)
@@ -73,6 +77,9 @@ class ReplyParser:
             decided=decided,
         )
         self._ended = False
+        self._unsaid = len(said)
+        if said:
+            self.feed(said)
 
     @property
     def text(self) -> str:
@@ -92,6 +99,11 @@ class ReplyParser:
         return self._repetition.verdict
 
     @property
+    def resumable(self) -> bool:
+        """Whether the model can go on from ``text`` in another way."""
+        return not self._repetition.begun
+
+    @property
     def emotion(self) -> Emotion:
         """What the NPC feels by now."""
         return self._voice.emotion
@@ -107,14 +119,28 @@ class ReplyParser:
             self._through(self._raw.push(atom))
             if self._is_over():
                 self._finish()
-        return self._voice.parts()
+        return self._not_said(self._voice.parts())
 
     def end(self) -> list[Part]:
         """The model is done: give what was held back. Called again it gives nothing."""
         if not self._ended:
             self._through(self._raw.end())
             self._finish()
-        return self._voice.parts()
+        return self._not_said(self._voice.parts())
+
+    def _not_said(self, parts: list[Part]) -> list[Part]:
+        """The parts that come after what was said before."""
+        if not self._unsaid:
+            return parts
+        rest: list[Part] = []
+        for part in parts:
+            if not self._unsaid:
+                rest.append(part)
+            elif isinstance(part, Speech):
+                if new := part.text[self._unsaid :]:
+                    rest.append(Speech(new))
+                self._unsaid = max(0, self._unsaid - len(part.text))
+        return rest
 
     def _finish(self) -> None:
         self._ended = True
@@ -124,7 +150,8 @@ class ReplyParser:
         for atom in self._guard.end():
             self._voice.speak(self._repetition.push(atom))
         self._voice.speak(self._repetition.end())
-        self._voice.end()
+        if not (self.repetition and self.resumable):
+            self._voice.end()
 
     def _is_over(self) -> bool:
         """Whether ``finished`` is set; it is asked for at every atom."""

@@ -7,7 +7,7 @@ words; shorter ones, such as "Aye." and "네.", may be said as often as anybody 
 ``line``
     A sentence that counts is one of an earlier reply's, or begins with the same ``HELD`` words; or
     the whole reply is, or begins so. What may become that is held back, so that none of it has been
-    given: where the reply's beginning is meant, nothing was, and it can be made again.
+    given, but for the first ``FREE`` words of a reply: the model can go on from them otherwise.
 ``loop``
     A sentence that counts comes twice in the reply (from the beginning to ``HELD`` words); three or
     more words come three times in a row; one character, or a group of up to ``GROUP``, goes on for
@@ -36,6 +36,10 @@ Verdict = Literal["line", "ngrams", "loop"]
 
 HELD = 8
 """So many words, the same from the beginning, are a repetition; more are never held back."""
+
+FREE = 2
+"""So many words with which a reply begins are given at once: many replies begin alike, and a player
+waits for the first word."""
 
 LINE_WORDS = 5
 LINE_SYLLABLES = 10
@@ -102,10 +106,13 @@ class RepetitionMonitor:
 
     Attributes:
         verdict: What it repeats, once it does; nothing is let through any more.
+        begun: Whether more was let through than words with which an earlier reply begins, and those
+            are no more than ``FREE``.
     """
 
     def __init__(self, earlier: Sequence[Learnt] = ()) -> None:
         self.verdict: Verdict | None = None
+        self.begun = False
         self._reader = _Reader()
         self._own = _Node("loop")
         self._lines = [*(reply.lines for reply in earlier), self._own]
@@ -120,7 +127,7 @@ class RepetitionMonitor:
         self._expected: list[str] = []
         self._word = ""
         self._broken = False
-        self._begun = not earlier
+        self._spoken = not earlier
         self._spaced = True
 
     def push(self, atom: Atom) -> list[Atom]:
@@ -182,13 +189,13 @@ class RepetitionMonitor:
                 self._line = self._reply = []
             doubtful = self._line or self._reply or self._loop.repeats
             self._expected = self._next_words() if doubtful else []
-        self._begun, self._spaced = True, False
+        self._spoken, self._spaced = True, False
         self._word = self._reader.word
         self._held[-1].append(letters)
         if self._expected:
             self._expected = [word for word in self._expected if word.startswith(self._word)]
         if self._expected:
-            return []
+            return [] if self.begun or len(self._held) > FREE else self._give()
         self._broken = True
         self._line = self._reply = []
         return self._release(0)
@@ -201,7 +208,7 @@ class RepetitionMonitor:
         if self._held:
             self._held[-1].append(atom)
             return []
-        if opens or not self._begun:
+        if opens or not self._spoken:
             self._opening.append(atom)
             return []
         opening, self._opening = self._opening, []
@@ -276,8 +283,15 @@ class RepetitionMonitor:
             return True
         return sum(map(_hangul, map(self._loop.ago, range(1, period + 1)))) >= GRAM_SYLLABLES
 
+    def _give(self) -> list[Atom]:
+        """Give what is held back, and still take it for what may be a repetition."""
+        out = [atom for word in self._held for atom in word]
+        self._held = [[] for _ in self._held]
+        return out
+
     def _release(self, kept: int) -> list[Atom]:
         gone = max(0, len(self._held) - kept)
+        self.begun = self.begun or gone > 0
         out: list[Atom] = []
         for word in self._held[:gone]:
             out += word

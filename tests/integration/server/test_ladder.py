@@ -188,8 +188,8 @@ async def test_a_persona_speaks_with_its_own_engine(start: Start, tmp_path: Path
 
 
 async def test_a_repeated_line_is_drawn_anew(start: Start) -> None:
-    """A reply that begins like an earlier one is never begun: other settings draw another."""
-    other = "No, the hinge waits until the mare is shod."
+    """A reply that begins like an earlier one goes on from two words, with other settings."""
+    other = "Aye, I hear you, but the hinge waits until the mare is shod."
     script = {"rules": [{"reply": [LINE, LINE, other]}]}
     async with start(script) as app, session(app.address) as client:
         conversation = await opened(client)
@@ -199,6 +199,9 @@ async def test_a_repeated_line_is_drawn_anew(start: Start) -> None:
         asked = list(app.engine.requests)[-2:]  # type: ignore[attr-defined]
         assert asked[0].sampling.temperature < asked[1].sampling.temperature
         assert asked[0].seed != asked[1].seed
+        assert [request.prefix for request in asked] == ["", "Aye, I"]
+        deltas = [event["text"] for event in events if event["type"] == "reply.delta"]
+        assert "".join(deltas) == other
         exposed = await metrics(app)
         assert 'npc_repetitions_total{done="resampled"} 1.0' in exposed
 

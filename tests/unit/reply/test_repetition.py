@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npc_server.persona import Sampling
-from npc_server.reply import Gesture, ReplyParser, Speech, learn
+from npc_server.reply import Gesture, ReplyParser, Sentence, Speech, learn
 from npc_server.reply.parts import Mark
 from npc_server.reply.repetition import (
     HELD,
@@ -45,18 +45,18 @@ def read(text: str, earlier: Sequence[str] = ()) -> tuple[str, Verdict | None]:
 
 
 REPEATS: list[tuple[str, str, Verdict]] = [
-    # the whole reply again, a sentence of it, with other marks, case and spaces
-    (MILL, "", "line"),
-    ("the mill burned down last winter", "", "line"),
-    ("The MILL burned down -- last winter!! And so on.", "", "line"),
+    # the whole reply again, a sentence of it, with other marks, case and spaces: two words are free
+    (MILL, "The mill", "line"),
+    ("the mill burned down last winter", "the mill", "line"),
+    ("The MILL burned down -- last winter!! And so on.", "The MILL", "line"),
     # a beginning of eight words
-    ("Take the river path and mind the old man who lives there.", "", "line"),
-    ("Well met, traveller! That blade will cost you ten.", "", "line"),
+    ("Take the river path and mind the old man who lives there.", "Take the", "line"),
+    ("Well met, traveller! That blade will cost you ten.", "Well met", "line"),
     # later in the reply: what came before stays
     ("No idea. The mill burned down last winter. So it goes.", "No idea. ", "line"),
     ("Hm, let me think about it. The north road is closed.", "Hm, let me think about it. ", "line"),
-    # short sentences before it are the same too: nothing is given
-    ("Aye. The north road is closed. Go home.", "", "line"),
+    # short sentences before it are the same too
+    ("Aye. The north road is closed. Go home.", "Aye. The", "line"),
     # most of it is known, in other sentences
     (
         "Well, the mill burned down last winter and ask the baker, he saw it all. Go now.",
@@ -82,14 +82,14 @@ REPEATS: list[tuple[str, str, Verdict]] = [
 ]
 
 REPEATS_KO: list[tuple[str, str, Verdict]] = [
-    (BREAD_KO, "", "line"),
-    ("북쪽 길은 밤에 무척 위험하니 조심하세요.", "", "line"),
-    ("북쪽 길은  밤에, 무척 위험하니 조심하세요~ 네?", "", "line"),
-    ("네. 북쪽 길은 밤에 무척 위험하니 조심하세요. 정말로요.", "", "line"),
+    (BREAD_KO, "어서 오세요", "line"),
+    ("북쪽 길은 밤에 무척 위험하니 조심하세요.", "북쪽 길은", "line"),
+    ("북쪽 길은  밤에, 무척 위험하니 조심하세요~ 네?", "북쪽 길은", "line"),
+    ("네. 북쪽 길은 밤에 무척 위험하니 조심하세요. 정말로요.", "네. 북쪽", "line"),
     ("글쎄요. 다리를 건너면 작은 마을이 하나 나옵니다. 아마도요.", "글쎄요. ", "line"),
     ("글쎄요.다리를 건너면 작은 마을이 하나 나옵니다.", "글쎄요.", "line"),
     ("음, 그건 말이지. 은화 마흔 닢은 받아야겠네.", "음, 그건 말이지. ", "line"),
-    ("오늘은 갓 구운 호밀빵이 아주 맛있게 나왔어요!", "", "line"),
+    ("오늘은 갓 구운 호밀빵이 아주 맛있게 나왔어요!", "오늘은 갓", "line"),
     (
         "그럼요, 오늘은 갓 구운 호밀빵이 아주 맛있게 나왔어요, 하나 드셔 보세요. 그리고 또",
         "그럼요, 오늘은 갓 구운 호밀빵이 아주 맛있게 나왔어요, 하나 드셔 보세요.",
@@ -192,12 +192,16 @@ def test_a_refrain_in_quotation_marks_comes_three_times() -> None:
     assert text.count("Little") == REFRAINS + 1
 
 
-def test_nothing_is_given_before_the_verdict_on_a_beginning() -> None:
-    """A stage direction in front of a repeated line is dropped with it: it can be made again."""
+def test_the_first_words_are_given_at_once() -> None:
+    """They come letter by letter with the stage direction before them, the next are held back."""
     monitor = RepetitionMonitor([*map(learn, EARLIER)])
-    atoms = [*monitor.push(Mark("nods")), *monitor.push(" ")]
-    atoms += [atom for char in MILL for atom in monitor.push(char)]
-    assert (atoms, monitor.end(), monitor.verdict) == ([], [], "line")
+    given_ = [
+        monitor.push(atom) for atom in (Mark("nods"), " ", "T", "h", "e", " ", *"mill burned")
+    ]
+    assert given_[:5] == [[], [], [Mark("nods"), " ", "T"], ["h"], ["e"]]
+    assert given_[5:11] == [[], [" ", "m"], ["i"], ["l"], ["l"], []]
+    assert not any(given_[11:])
+    assert not monitor.begun
 
 
 def test_a_stage_direction_keeps_its_place() -> None:
@@ -212,8 +216,9 @@ def test_what_differs_is_given_at_its_first_letter() -> None:
     """Held words are let go as soon as the reply goes on otherwise."""
     monitor = RepetitionMonitor([*map(learn, EARLIER)])
     given_ = [len(monitor.push(char)) for char in "The mill b"]
-    assert sum(given_) == 0
-    assert "".join(map(str, monitor.push("r"))) == "The mill br"
+    assert sum(given_) == len("The mill")
+    assert "".join(map(str, monitor.push("r"))) == " br"
+    assert monitor.begun
 
 
 WORDS = st.sampled_from(
@@ -298,7 +303,46 @@ def test_a_repetition_may_show_at_the_end_only() -> None:
     parser.feed("The mill burned down last winter")
     assert parser.finished is None
     assert parser.end() == []
-    assert (parser.text, parser.repetition) == ("", "line")
+    assert (parser.text, parser.repetition) == ("The mill", "line")
+
+
+def test_a_reply_goes_on_from_its_first_words() -> None:
+    """What another parser gave of it is not given again, neither words nor what comes with them."""
+    earlier = [learn("Aye. The mill burned down last winter.")]
+    first = ReplyParser(("Bram",), earlier=earlier)
+    parts = first.feed("*nods* Aye. The mill burned down last winter. And so on.")
+    assert (first.text, first.repetition, first.resumable) == ("Aye. The", "line", True)
+    again = ReplyParser(("Bram",), earlier=earlier, emotion=first.emotion, said=first.text)
+    parts += again.feed(" miller left. *laughs*") + again.end()
+    assert (again.text, again.finished) == ("Aye. The miller left.", None)
+    assert "".join(part.text for part in parts if isinstance(part, Speech)) == again.text
+    assert [part for part in parts if isinstance(part, Sentence)] == [
+        Sentence(0, "Aye.", 0),
+        Sentence(1, "The miller left.", 5),
+    ]
+    assert [part.name for part in parts if isinstance(part, Gesture)] == ["nod", "laugh"]
+
+
+@given(st.sampled_from(EARLIER + EARLIER_KO), st.lists(WORDS, max_size=12).map(" ".join))
+def test_a_reply_in_two_parsers_is_the_reply_in_one(repeated: str, rest: str) -> None:
+    """Words and sentences of both together are those of a parser that gets all of it."""
+    first = ReplyParser(("Bram",), earlier=[learn(repeated)])
+    parts = first.feed(repeated) + first.end()
+    assert first.resumable
+    second = ReplyParser(("Bram",), said=first.text)
+    parts += second.feed(rest) + second.end()
+    whole = ReplyParser(("Bram",))
+    expected = whole.feed(first.text + rest) + whole.end()
+    for kind in (Speech, Sentence):
+        both = [[part for part in all_ if isinstance(part, kind)] for all_ in (parts, expected)]
+        assert "".join(p.text for p in both[0]) == "".join(p.text for p in both[1])
+
+
+def test_what_begins_otherwise_cannot_be_begun_again() -> None:
+    """A line that is repeated later on ends the reply where it is."""
+    parser = ReplyParser(("Bram",), earlier=[learn(MILL)])
+    parser.feed("No. The mill burned down last winter. Aye.")
+    assert (parser.text, parser.repetition, parser.resumable) == ("No.", "line", False)
 
 
 def test_long_replies_take_linear_time() -> None:
