@@ -2,10 +2,7 @@
 
 Six conversations in which nobody plays are kept speaking by events of a host (``respond: must``),
 which have the least priority. A player speaks to a seventh character, once while they speak and
-once while everything is quiet, over and over.
-
-Expected: an ambient reply gives its seat up within a token or a chunk of prompt, so the player
-waits for little more than on an idle server.
+once while the server does nothing at all, over and over.
 """
 
 from __future__ import annotations
@@ -21,6 +18,7 @@ from common import (
     Options,
     character,
     options,
+    quiet,
     reply_to,
     report,
     run,
@@ -56,7 +54,10 @@ async def main(asked: Options) -> None:
                 line = LINES[number % len(LINES)]
                 async with speaking(hosts, number):
                     busy = (await reply_to(*player, line)).first_ms
+                # What was cut short is read for the next turn first.
+                await quiet(served)
                 idle = (await reply_to(*player, line)).first_ms
+                await quiet(served)
                 pairs.append((busy, idle))
     ours, theirs = zip(*pairs, strict=True)
     label = "a player's first token"

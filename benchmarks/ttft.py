@@ -87,6 +87,7 @@ async def warm_turns(
     async with talking(served, "warm") as (client, conversation):
         await reply_to(client, conversation, "Good day!")
         while len(pairs) < count:
+            await quiet(served)
             reply = await reply_to(client, conversation, LINES[asked % len(LINES)])
             asked += 1
             if asked > 6 * count:

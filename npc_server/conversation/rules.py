@@ -28,8 +28,10 @@ from npc_server.protocol.emotion import Emotion
 from npc_server.protocol.text import cut
 
 TURNS_IN_MEMORY = 400
-"""How many of the newest turns a state carries; prompts are made of these."""
+"""At least so many of the newest turns does a state carry; prompts are made of these."""
 
+TURNS_DROPPED = 40
+"""Beyond that, so many leave it at a time: each time a model may have to read all of them anew."""
 
 TIMEOUT = "timeout"
 """The reason of a refusal where the game said nothing in time."""
@@ -553,8 +555,16 @@ def _given_up(state: Conversation, reply: Reply, finish: ReplyFinish) -> Change:
     return change
 
 
+def in_memory(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """What a state carries of the turns that it could: the same ones wherever it was loaded."""
+    if len(turns) <= TURNS_IN_MEMORY:
+        return turns
+    first = turns[-TURNS_IN_MEMORY].index // TURNS_DROPPED * TURNS_DROPPED
+    return tuple(turn for turn in turns if turn.index >= first)
+
+
 def _with_turn(state: Conversation, turn: Turn) -> Conversation:
-    return replace(state, turns=(*state.turns, turn)[-TURNS_IN_MEMORY:])
+    return replace(state, turns=in_memory((*state.turns, turn)))
 
 
 def _announced(state: Conversation, reply: Reply, queue_position: int) -> Change:

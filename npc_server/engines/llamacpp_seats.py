@@ -34,7 +34,7 @@ class Seat:
     Attributes:
         number: From 0.
         holds: Whose state is in it; ``None`` while it is empty.
-        busy: Whether somebody uses it.
+        user: Who uses it; ``None`` while it is idle.
         hint: The task of a use that is only a hint and may be ended.
         used: When it was used last, as a counter.
         stale: Whether what it holds is to be forgotten as soon as it can be.
@@ -42,15 +42,20 @@ class Seat:
 
     number: int
     holds: Key | None = None
-    busy: bool = False
+    user: Key | None = None
     hint: asyncio.Task[None] | None = None
     used: int = 0
     stale: bool = False
 
 
-def choose(seats: Iterable[Seat], key: Key) -> Seat | None:
-    """PURE. The idle seat to take: the key's own, an empty one, or the one idle longest."""
-    idle = [seat for seat in seats if not seat.busy]
+def choose(seats: Sequence[Seat], key: Key) -> Seat | None:
+    """PURE. The idle seat to take: the key's own, an empty one, or the one idle longest.
+
+    No key has two seats, each with half of what was read: while its own is in use, it gets none.
+    """
+    if any(seat.user == key for seat in seats):
+        return None
+    idle = [seat for seat in seats if seat.user is None]
 
     def rank(seat: Seat) -> tuple[bool, bool, int]:
         return seat.holds != key, seat.holds is not None, seat.used
@@ -59,7 +64,7 @@ def choose(seats: Iterable[Seat], key: Key) -> Seat | None:
 
 
 class Line:
-    """Gives seats to those who wait for one, in the order in which they came.
+    """Gives seats to those who wait for one, in the order in which they came as far as they can.
 
     Args:
         count: How many seats there are.
@@ -71,10 +76,10 @@ class Line:
         self._uses = 0
 
     def take_now(self, key: Key) -> Seat | None:
-        """A seat, if one is idle and nobody waits for it."""
-        seat = None if self._waiting else choose(self.seats, key)
+        """A seat, if one is idle: nobody who waits can take it then."""
+        seat = choose(self.seats, key)
         if seat is not None:
-            self._occupy(seat)
+            self._occupy(seat, key)
         return seat
 
     async def take(self, key: Key) -> Seat:
@@ -96,24 +101,23 @@ class Line:
 
     def leave(self, seat: Seat) -> None:
         """The seat is free for the next one."""
-        seat.busy, seat.hint = False, None
-        while self._waiting:
-            key, ready = self._waiting[0]
+        seat.user, seat.hint = None, None
+        for key, ready in [*self._waiting]:
             chosen = choose(self.seats, key)
             if chosen is None:
-                return
-            self._waiting.popleft()
+                continue
+            self._waiting.remove((key, ready))
             if not ready.done():
-                self._occupy(chosen)
+                self._occupy(chosen, key)
                 ready.set_result(chosen)
 
-    def _occupy(self, seat: Seat) -> None:
+    def _occupy(self, seat: Seat, key: Key) -> None:
         self._uses += 1
-        seat.busy, seat.used = True, self._uses
+        seat.user, seat.used = key, self._uses
 
     def _end_a_hint(self, key: Key) -> None:
         hinted = [seat for seat in self.seats if seat.hint is not None]
-        for seat in sorted(hinted, key=lambda seat: (seat.holds != key, seat.used))[:1]:
+        for seat in sorted(hinted, key=lambda seat: (seat.user != key, seat.used))[:1]:
             if seat.hint is not None:
                 seat.hint.cancel()
                 seat.hint = None
@@ -226,8 +230,8 @@ class SeatKeeper:
             if seat.holds is None or not seat.holds.affinity.startswith(affinity):
                 continue
             seat.stale = True
-            if not seat.busy:
-                seat.busy = True
+            if seat.user is None:
+                seat.user = seat.holds
                 erasing.append(self._begin(self._leave(seat)))
         await asyncio.gather(*erasing, self._clear(self._shelf.forget(affinity)))
 

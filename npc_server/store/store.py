@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
 from npc_server.config import Settings
+from npc_server.conversation import rules
 from npc_server.conversation.model import Conversation, Turn
 from npc_server.errors import SetupError
 from npc_server.store import records
@@ -34,7 +35,7 @@ TURNS_KEPT = 5_000
 EVENTS_KEPT = 256
 """A session that comes back is told of 200 at most; older ones are in the transcript."""
 
-TURNS_LOADED = 400
+TURNS_LOADED = rules.TURNS_IN_MEMORY + rules.TURNS_DROPPED
 LEASE_MS = 10_000
 REWRITE_SECONDS = 10
 SCAN_KEYS = 1_000
@@ -144,7 +145,7 @@ class Store:
             raw,
             revision=int(revision),
             seq=int(seq),
-            turns=tuple(records.decode_turn(turn) for turn in turns),
+            turns=rules.in_memory(tuple(records.decode_turn(turn) for turn in turns)),
         )
 
     async def commit(

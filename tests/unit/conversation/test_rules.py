@@ -202,12 +202,16 @@ def test_a_turn_that_one_did_not_hear_is_not_there() -> None:
 
 
 def test_a_state_carries_the_newest_turns_only() -> None:
-    """Beyond the bound the oldest turns leave the state; the numbering goes on."""
-    state = fresh()
-    for _ in range(rules.TURNS_IN_MEMORY + 3):
+    """Beyond the bound the oldest leave it, many at a time, and the numbering goes on."""
+    state, begins, all_turns = fresh(), [], []
+    for _ in range(rules.TURNS_IN_MEMORY + 2 * rules.TURNS_DROPPED):
         state = spoken(state).state
+        all_turns.append(state.turns[-1])
+        begins.append(state.turns[0].index)
+        assert rules.in_memory(tuple(all_turns)) == state.turns
     assert len(state.turns) == rules.TURNS_IN_MEMORY
-    assert rules.next_index(state) == rules.TURNS_IN_MEMORY + 3
+    assert sorted(set(begins)) == [0, rules.TURNS_DROPPED, 2 * rules.TURNS_DROPPED]
+    assert rules.next_index(state) == len(all_turns)
 
 
 def test_members_are_found() -> None:

@@ -60,11 +60,12 @@ async def settled(seats: SeatKeeper) -> None:
 
 def test_a_key_returns_to_its_own_seat() -> None:
     """Else an empty seat is taken, else the one that was idle longest; never a busy one."""
-    seats = [Seat(0, A, used=9), Seat(1, B, used=1), Seat(2), Seat(3, C, busy=True)]
+    seats = [Seat(0, A, used=9), Seat(1, B, used=1), Seat(2), Seat(3, B, user=Key("x/d"))]
     assert choose(seats, A) is seats[0]
     assert choose(seats, C) is seats[2]
     assert choose(seats[:2], C) is seats[1]
-    assert choose(seats[3:], C) is None
+    assert choose(seats[3:], B) is None
+    assert choose(seats, Key("x/d")) is None
 
 
 async def test_the_same_seat_needs_no_request_to_llama(slots: Slots) -> None:
@@ -140,6 +141,46 @@ async def test_a_hint_gives_way(slots: Slots) -> None:
         assert number is None
     assert await use(seats, B) == [0]
     assert hinting.cancelled()
+
+
+async def test_no_key_has_two_seats(slots: Slots) -> None:
+    """A reply ends its own hint and waits for that seat, though others are idle; others may go."""
+    seats = keeper(slots, seats=3)
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def hint() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        async with seats.hinted_seat(A, task):
+            entered.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await leave.wait()
+
+    hinting = asyncio.create_task(hint())
+    await entered.wait()
+    reply = asyncio.create_task(use(seats, A))
+    await asyncio.sleep(0)
+    async with seats.hinted_seat(A, hinting) as number:
+        assert number is None
+    assert await use(seats, B, C) == [1, 2]
+    assert not reply.done()
+    leave.set()
+    assert await reply == [0]
+    assert hinting.cancelled()
+
+
+async def test_who_waits_for_a_seat_of_its_own_holds_up_nobody(slots: Slots) -> None:
+    """Behind a reply that waits for the seat of its key, another gets the seat that falls idle."""
+    seats = keeper(slots, seats=2)
+    async with seats.seat(A):
+        async with seats.seat(B):
+            again, other = asyncio.create_task(use(seats, A)), asyncio.create_task(use(seats, C))
+            await asyncio.sleep(0)
+        assert await other == [1]
+        assert not again.done()
+    assert await again == [0]
 
 
 async def test_forgetting_erases_seats_and_places(slots: Slots) -> None:
