@@ -1,7 +1,8 @@
 """Eight characters in turn on two seats: how soon one that was away speaks again.
 
 Each is spoken to once, cold; then all of them again, in the same order, so that every one has lost
-its seat in between. ``reply.done.usage`` tells how much of the prompt was cached.
+its seat in between. Nobody speaks before the end of the last reply was read ahead as well.
+``reply.done.usage`` tells how much of the prompt was cached.
 
 Conclusion: where prompts without a seat are kept (llama.cpp's ``prompt_cache_mib``), coming back
 costs little of the cold time; an engine without such a cache reads all of it again.
@@ -17,6 +18,7 @@ from common import (
     Options,
     character,
     options,
+    quiet,
     reply_to,
     report,
     run,
@@ -38,17 +40,19 @@ async def main(asked: Options) -> None:
     back, cold, shares = [], [], []
     with serving(asked, characters, seats=SEATS, context=2048, prompt_cache_mib=2048) as served:
         async with AsyncExitStack() as stack:
-            talks = [
-                await stack.enter_async_context(talking(served, f"resident-{n}", f"player-{n}"))
-                for n in range(count)
-            ]
-            first = [await reply_to(*talk, LINES[0]) for talk in talks]
+            talks, first = [], []
+            for n in range(count):
+                talk = await stack.enter_async_context(talking(served, f"resident-{n}", f"p{n}"))
+                first.append(await reply_to(*talk, LINES[0]))
+                talks.append(talk)
+                await quiet(served)
             for number in range(returns):
                 for at, talk in enumerate(talks):
                     reply = await reply_to(*talk, LINES[1 + number])
                     back.append(reply.first_ms)
                     cold.append(first[at].first_ms)
                     shares.append(100 * reply.cached / reply.prompt)
+                    await quiet(served)
     found = Comparison(
         f"first token of {count} characters in turn on {SEATS} seats",
         "ms",

@@ -6,10 +6,12 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 from npc_server.config import Settings
 from npc_server.errors import SetupError
@@ -92,7 +94,11 @@ class Gateway:
         address = _peer(connection)
         self._addresses[address] += 1
         self._metrics.connections.inc()
-        outbox = Outbox(self._settings.limits, self._settings.timeouts.write)
+        outbox = Outbox(
+            self._settings.limits,
+            self._settings.timeouts.write,
+            partial(_write_now, connection),
+        )
         self._outboxes[connection] = outbox
         try:
             await serve_session(connection, outbox, self._services)
@@ -134,3 +140,11 @@ def _peer(connection: ServerConnection) -> str:
 def _address(server: Server) -> str:
     host, port = next(iter(server.sockets)).getsockname()[:2]
     return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+
+
+def _write_now(connection: ServerConnection, payload: bytes) -> bool:
+    """Write a frame unless some of an earlier one is still in our hands."""
+    if connection.state is not State.OPEN or connection.transport.get_write_buffer_size():
+        return False
+    broadcast((connection,), payload, text=True)
+    return True

@@ -32,11 +32,19 @@ class Outbox:
     Args:
         limits: How many messages other than deltas, and how many bytes, may wait.
         write_timeout: How long one write may block, in seconds.
+        write_now: Writes at once if the client has taken all that came before; tells whether it
+            did. So nearly everything is written, without waking the writer up for every token.
     """
 
-    def __init__(self, limits: Limits, write_timeout: float) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        write_timeout: float,
+        write_now: Callable[[bytes], bool] = lambda _: False,
+    ) -> None:
         self._limits = limits
         self._write_timeout = write_timeout
+        self._write_now = write_now
         self._waiting: deque[_Waiting] = deque()
         self._messages = 0
         self._bytes = 0
@@ -54,8 +62,14 @@ class Outbox:
         )
 
     def put(self, event: Event) -> None:
-        """Queue an event. Never blocks: past its bounds the outbox fails its writer instead."""
+        """Send an event, or queue it if it cannot be sent yet.
+
+        Never blocks: past its bounds the outbox fails its writer instead.
+        """
         if self.overflowing or self._closed:
+            return
+        behind = self._waiting or self._writing_since is not None
+        if not behind and self._write_now(event.encode()):
             return
         last = self._waiting[-1] if self._waiting else None
         if isinstance(event, ReplyDelta):

@@ -15,6 +15,13 @@ from support import Json, eventually, opened
 from npc_server.client import Client, session
 
 KILLS, CONVERSATIONS = 20, 8
+PERSONA = """
+id: ferryman
+name: Old Tam
+summary: A ferryman who has seen the river rise.
+description: You row people over the river, and you tell them of it.
+sampling: {max_tokens: 40}
+"""
 QUIET = {
     "NPC_SEATS": "4",
     "NPC_LIMITS__MESSAGES_PER_SECOND": "10000",
@@ -31,37 +38,57 @@ class Heard:
     replies: list[Json] = field(default_factory=list)
 
 
+@dataclass
+class Pulse:
+    """What the conversations do since the worker was killed last.
+
+    Attributes:
+        replied: Whether the model has made a whole reply.
+        speaking: Is set when it is in the middle of one after that.
+    """
+
+    replied: bool = False
+    speaking: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def beat(self) -> None:
+        """Wait until a whole reply was made and the next one has begun; then begin anew."""
+        await asyncio.wait_for(self.speaking.wait(), 120)
+        self.replied = False
+        self.speaking.clear()
+
+
 @pytest.mark.parametrize("engine", ["llamacpp", "ctransformers"])
 async def test_killed_workers_lose_nothing(
-    engine: str, servers: Servers, smollm2: Path, progress: Progress
+    engine: str, servers: Servers, smollm2: Path, progress: Progress, tmp_path: Path
 ) -> None:
     """20 kills: every say ends in reply.done, which begins with what was sent; all is kept."""
-    served = servers.start("--engine", engine, "--model", str(smollm2), data=None, **QUIET)
-    speaking, stop = asyncio.Event(), asyncio.Event()
+    personas = tmp_path / "personas"
+    personas.mkdir()
+    (personas / "ferryman.yaml").write_text(PERSONA, encoding="utf-8")
+    flags = ["--engine", engine, "--model", str(smollm2), "--personas", str(personas)]
+    served = servers.start(*flags, data=None, **QUIET)
+    pulse, stop = Pulse(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         talks = [
-            group.create_task(talk(served, number, speaking, stop))
-            for number in range(CONVERSATIONS)
+            group.create_task(talk(served, number, pulse, stop)) for number in range(CONVERSATIONS)
         ]
         for _ in progress.left(KILLS):
-            speaking.clear()
-            await asyncio.wait_for(speaking.wait(), 120)
+            await pulse.beat()
             await kill(served)
-        speaking.clear()
-        await asyncio.wait_for(speaking.wait(), 120)
+        await pulse.beat()
         stop.set()
     for task in talks:
         assert task.result().replies
 
 
-async def talk(served: Served, number: int, speaking: asyncio.Event, stop: asyncio.Event) -> Heard:
+async def talk(served: Served, number: int, pulse: Pulse, stop: asyncio.Event) -> Heard:
     """Say one thing after the other until it is enough, then compare with the history."""
     heard = Heard()
     async with session(served.address, player=f"player-{number}") as client:
-        conversation = await opened(client)
+        conversation = await opened(client, npcs=["ferryman"])
         while not stop.is_set():
             await exchange(
-                client, conversation, f"Player {number}, line {len(heard.said)}.", heard, speaking
+                client, conversation, f"Player {number}, line {len(heard.said)}.", heard, pulse
             )
         kept = await history(client, conversation)
     assert [turn["text"] for turn in kept if turn["kind"] == "say"] == heard.said
@@ -72,7 +99,7 @@ async def talk(served: Served, number: int, speaking: asyncio.Event, stop: async
 
 
 async def exchange(
-    client: Client, conversation: str, text: str, heard: Heard, speaking: asyncio.Event
+    client: Client, conversation: str, text: str, heard: Heard, pulse: Pulse
 ) -> None:
     """One say and all that comes of it; a refused one is no turn, and is said again by the next."""
     command = await client.send("say", conversation=conversation, text=text)
@@ -88,9 +115,11 @@ async def exchange(
             heard.said.append(text)
         if event["type"] == "reply.delta":
             sent[event["turn"]] = sent.get(event["turn"], "") + event["text"]
-            speaking.set()
+            if pulse.replied:
+                pulse.speaking.set()
         if event["type"] == "reply.done":
             done.append(event)
+            pulse.replied = pulse.replied or not event.get("degraded")
             assert event["text"].startswith(sent.get(event["turn"], ""))
     assert len(done) == 1, f"{text!r} was answered by {done}"
     heard.replies += done

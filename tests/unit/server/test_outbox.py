@@ -35,6 +35,54 @@ async def test_waiting_deltas_of_a_turn_are_joined() -> None:
     assert [e.get("text") for e in sent] == ["ab", "c", None, "d"]
 
 
+async def test_what_can_be_written_at_once_does_not_wait() -> None:
+    """Nothing overtakes what waits: the writer has to write that before."""
+    sent: list[bytes] = []
+    free = True
+
+    def write_now(payload: bytes) -> bool:
+        if free:
+            sent.append(payload)
+        return free
+
+    outbox = Outbox(Limits(), 1, write_now)
+    outbox.put(delta("a"))
+    free = False
+    outbox.put(delta("b"))
+    free = True
+    outbox.put(delta("c"))
+    assert [orjson.loads(payload)["text"] for payload in sent] == ["a"]
+    assert [e["text"] for e in await written(outbox)] == ["bc"]
+    outbox.put(delta("d"))
+    assert [orjson.loads(payload)["text"] for payload in sent] == ["a", "d"]
+
+
+async def test_nothing_overtakes_a_write_that_is_blocked() -> None:
+    """While the writer waits for the client, the next event waits behind it."""
+    sent: list[str] = []
+    free, go = False, asyncio.Event()
+
+    async def send(payload: bytes) -> None:
+        await go.wait()
+        sent.append(orjson.loads(payload)["text"])
+
+    def write_now(payload: bytes) -> bool:
+        if free:
+            sent.append(orjson.loads(payload)["text"])
+        return free
+
+    outbox = Outbox(Limits(), 1, write_now)
+    writer = asyncio.create_task(outbox.write_to(send))
+    outbox.put(delta("a"))
+    await asyncio.sleep(0)
+    free = True
+    outbox.put(delta("b"))
+    go.set()
+    await outbox.drained()
+    writer.cancel()
+    assert sent == ["a", "b"]
+
+
 async def test_deltas_do_not_count_as_messages() -> None:
     """Many deltas between few messages do not overflow; many messages do."""
     outbox = Outbox(Limits(outbox_messages=8), 1)
