@@ -1,7 +1,9 @@
 """A small HTTP/1.1 client for llama.cpp's server on loopback: JSON in, JSON or events out.
 
 It costs half of the processor's time that a general client takes for each token. Each request has
-a connection of its own, so that closing it ends the request and nothing else.
+a connection of its own, so that closing it ends the request and nothing else. One that is not begun
+to be answered is sent again: under load llama.cpp has been seen to leave a task lying, all idle,
+until another one came.
 """
 
 from __future__ import annotations
@@ -15,11 +17,18 @@ from typing import Any
 
 import orjson
 
+from npc_server.observability import get_logger
+
 Json = dict[str, Any]
 
 READ_BYTES = 65_536
 LARGEST_HEAD = 65_536
 LARGEST_EVENT = 16_777_216
+PATIENCE_SECONDS = 5.0
+"""After so long without the beginning of an answer a request is sent again, then after twice that,
+and so on. One that only takes long is not worse off: who waits for it gives up by other clocks."""
+
+log = get_logger(__name__)
 
 
 class HttpFailed(Exception):
@@ -103,11 +112,13 @@ class LlamaHttp:
     Args:
         address: Such as ``http://127.0.0.1:8080``.
         key: What it wants to be shown.
+        patience: After how many seconds a request is sent again for the first time.
     """
 
-    def __init__(self, address: str, key: str) -> None:
+    def __init__(self, address: str, key: str, patience: float = PATIENCE_SECONDS) -> None:
         host, _, port = address.removeprefix("http://").rpartition(":")
         self._host, self._port = host, int(port)
+        self._patience = patience
         self._head = (
             f"Host: {host}\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n"
             "Content-Type: application/json\r\nContent-Length: "
@@ -151,26 +162,38 @@ class LlamaHttp:
     async def _asked(
         self, path: str, body: Json | None
     ) -> AsyncGenerator[tuple[asyncio.StreamReader, bytes]]:
+        patience = self._patience
+        while True:
+            reader, writer = await self._connected()
+            try:
+                self._send(writer, path, body)
+                try:
+                    async with asyncio.timeout(patience):
+                        head = await reader.readuntil(b"\r\n\r\n")
+                except TimeoutError:
+                    log.warning("llama_asked_again", path=path, seconds=patience)
+                    patience *= 2
+                    continue
+                except (OSError, EOFError, asyncio.LimitOverrunError) as error:
+                    raise HttpFailed(f"llama.cpp did not answer ({error})") from error
+                if head.split(b" ", 2)[1:2] != [b"200"]:
+                    raise await _refused(reader, head)
+                yield reader, head
+                return
+            finally:
+                _cut(writer)
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
-            reader, writer = await asyncio.open_connection(
-                self._host, self._port, limit=LARGEST_HEAD
-            )
+            return await asyncio.open_connection(self._host, self._port, limit=LARGEST_HEAD)
         except OSError as error:
             raise HttpFailed(f"llama.cpp cannot be reached ({error})") from error
-        try:
-            data = b"" if body is None else orjson.dumps(body)
-            method = "GET" if body is None else "POST"
-            writer.write(f"{method} {path} HTTP/1.1\r\n{self._head}{len(data)}\r\n\r\n".encode())
-            writer.write(data)
-            try:
-                head = await reader.readuntil(b"\r\n\r\n")
-            except (OSError, EOFError, asyncio.LimitOverrunError) as error:
-                raise HttpFailed(f"llama.cpp did not answer ({error})") from error
-            if head.split(b" ", 2)[1:2] != [b"200"]:
-                raise await _refused(reader, head)
-            yield reader, head
-        finally:
-            _cut(writer)
+
+    def _send(self, writer: asyncio.StreamWriter, path: str, body: Json | None) -> None:
+        data = b"" if body is None else orjson.dumps(body)
+        method = "GET" if body is None else "POST"
+        writer.write(f"{method} {path} HTTP/1.1\r\n{self._head}{len(data)}\r\n\r\n".encode())
+        writer.write(data)
 
 
 def _cut(writer: asyncio.StreamWriter) -> None:

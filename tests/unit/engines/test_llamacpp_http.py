@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import orjson
 import pytest
@@ -180,6 +180,27 @@ async def test_an_error_within_a_stream_is_told() -> None:
     async with server(says(head + refusal)) as http:
         with pytest.raises(HttpRefused, match="no room"):
             await anext(http.events("/x", {}))
+
+
+async def test_what_is_not_begun_to_be_answered_is_asked_again() -> None:
+    """The first two requests are left lying; each is cut before the next, and the third counts."""
+    asked, cut = 0, 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked, cut
+        await reader.readuntil(b"\r\n\r\n")
+        asked += 1
+        if asked < 3:
+            with suppress(ConnectionError):
+                await reader.read()
+            cut += 1
+            return
+        writer.write(whole(b"200 OK", b"[1]"))
+
+    async with server(answer) as http:
+        hurried = LlamaHttp(f"http://{http._host}:{http._port}", "secret", patience=0.01)
+        assert await hurried.call("/x") == [1]
+    assert (asked, cut) == (3, 2)
 
 
 async def test_leaving_a_stream_is_noticed_by_the_other_side() -> None:
