@@ -1,8 +1,9 @@
 """Processor time of our server for each streamed token, against the least relay there can be.
 
 Several streams at once, as many tokens on both sides. Counted is the time of the server's own
-process, not its worker's or its Redis': the parser, sentences, emotions, commits and all. The relay
-(``minimal_relay.py``) reads llama.cpp's stream and sends each piece on.
+process, not its worker's or its Redis', from ``say`` until the next turn was read ahead: the
+parser, sentences, emotions, commits and all. The relay (``minimal_relay.py``) reads llama.cpp's
+stream and sends each piece on.
 
 Conclusion: what a turn costs besides its tokens is spread over its tokens, so the ratio falls as
 replies grow; it says how many streams one core can carry, not how long anybody waits.
@@ -12,18 +13,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import orjson
 import psutil
 from common import (
     LINES,
+    Client,
     Comparison,
     Options,
     Served,
     character,
     helper,
     options,
+    quiet,
     reply_to,
     report,
     run,
@@ -31,7 +35,7 @@ from common import (
     talking,
     tokens_of,
 )
-from measures import Target
+from measures import Target, spread
 from websockets.asyncio.client import connect
 
 STREAMS, REPLY_TOKENS = 4, 120
@@ -47,18 +51,23 @@ async def main(asked: Options) -> None:
         for n in range(STREAMS)
     ]
     prompt = tokens.prompt([["system", characters[0]["description"]], ["user", LINES[0]]])
-    pairs = []
+    pairs, lengths = [], []
     with (
         serving(asked, characters, seats=STREAMS, context=4096) as served,
         helper("engine_http.py", str(asked.model), "--seats", str(STREAMS)) as (engine, _),
         helper("minimal_relay.py", engine) as (address, pid),
     ):
-        await ours(served, 0)
-        for number in range(1, rounds + 1):
-            pid_of_ours = served.process.pid
-            mine, made = await costing(pid_of_ours, ours(served, number))
-            relayed, sent = await costing(pid, theirs(address, prompt, made // STREAMS))
-            pairs.append((mine / made * 1e6, relayed / sent * 1e6))
+        async with AsyncExitStack() as stack:
+            talks = [
+                await stack.enter_async_context(talking(served, f"stream-{n}", f"p{n}"))
+                for n in range(STREAMS)
+            ]
+            await ours(served, talks, 0)
+            for number in range(1, rounds + 1):
+                mine, made = await costing(served.process.pid, ours(served, talks, number))
+                relayed, sent = await costing(pid, theirs(address, prompt, made // STREAMS))
+                pairs.append((mine / made * 1e6, relayed / sent * 1e6))
+                lengths.append(made / STREAMS)
     mine_all, theirs_all = zip(*pairs, strict=True)
     found = Comparison(
         "processor time for each streamed token",
@@ -68,7 +77,11 @@ async def main(asked: Options) -> None:
         NAMES,
         Target("at most", 2),
     )
-    report("relay", asked, [found], facts=[("streams at once", str(STREAMS))])
+    facts = [
+        ("streams at once", str(STREAMS)),
+        ("tokens of a reply, on average", spread(lengths)),
+    ]
+    report("relay", asked, [found], facts=facts)
 
 
 async def costing(pid: int, work: Awaitable[int]) -> tuple[float, int]:
@@ -78,15 +91,14 @@ async def costing(pid: int, work: Awaitable[int]) -> tuple[float, int]:
     return processor_seconds(pid) - before, made
 
 
-async def ours(served: Served, number: int) -> int:
+async def ours(served: Served, talks: list[tuple[Client, str]], number: int) -> int:
     """One reply in each of several conversations at once; how many tokens came."""
-
-    async def one(stream: int) -> int:
-        async with talking(served, f"stream-{stream}", f"p{number}-{stream}") as (client, talk):
-            line = LINES[(number + stream) % len(LINES)]
-            return (await reply_to(client, talk, f"{line} Tell me everything.")).completion
-
-    return sum(await asyncio.gather(*(one(stream) for stream in range(STREAMS))))
+    lines = [f"{LINES[(number + n) % len(LINES)]} Tell me everything." for n in range(len(talks))]
+    replies = await asyncio.gather(
+        *(reply_to(*talk, line) for talk, line in zip(talks, lines, strict=True))
+    )
+    await quiet(served)
+    return sum(reply.completion for reply in replies)
 
 
 async def theirs(address: str, prompt: list[int], count: int) -> int:
