@@ -42,14 +42,17 @@ from npc_server.engines.worker_loop import Tokens  # noqa: E402
 from measures import Comparison, Json  # noqa: E402  # isort: skip
 
 __all__ = [
-    "LINES", "PERSONA_TOKENS", "Client", "Comparison", "Json", "Options", "Reply", "Served",
-    "Tokens", "character", "growing_bytes", "helper", "options", "private_bytes", "prompt_ids",
-    "prompt_view", "prose", "quiet", "reply_since", "reply_to", "report", "run", "serving",
+    "LINES", "PERSONA_TOKENS", "REST_SECONDS", "Client", "Comparison", "Json", "Options", "Reply",
+    "Served", "Tokens", "character", "growing_bytes", "helper", "options", "private_bytes",
+    "prompt_ids", "prompt_view", "prose", "quiet", "reply_since", "reply_to", "report", "run", "serving",
     "talking", "tokens_of",
 ]  # fmt: skip
 
 RESULTS = Path(__file__).parent / "results"
 PERSONA_TOKENS = 560
+REST_SECONDS = 0.1
+"""A server that did nothing for so long is quiet."""
+
 UNBOUNDED = {
     "NPC_LIMITS__MESSAGES_PER_SECOND": "100000",
     "NPC_LIMITS__MESSAGE_BURST": "100000",
@@ -205,7 +208,7 @@ async def quiet(served: Served) -> None:
     """Wait until the server's workers do nothing, such as reading ahead for the next turn."""
     before = _busy_seconds(served)
     while True:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(REST_SECONDS)
         now = _busy_seconds(served)
         if now - before < 0.02:
             return

@@ -25,6 +25,7 @@ from common import (
     character,
     options,
     prompt_view,
+    quiet,
     reply_to,
     report,
     run,
@@ -81,7 +82,9 @@ async def growing(served: Served, sizes: tuple[int, ...], count: int) -> list[Co
                 pairs = []
                 for number in range(count):
                     line = LINES[number % len(LINES)]
+                    await quiet(served)
                     long = await reply_to(client, conversation, line)
+                    await quiet(served)
                     pairs.append((long.first_ms, (await reply_to(*short, line)).first_ms))
             turns = size + count
             ours, theirs = zip(*pairs, strict=True)
@@ -108,6 +111,7 @@ async def full(served: Served, count: int) -> list[Json]:
         number = 0
         while len(turns) < count:
             reply = await reply_to(client, conversation, LINES[number % len(LINES)])
+            await quiet(served)
             number += 1
             dropped = dropped or prompt_view(served, reply.turn)["dropped"]["turns"]
             if dropped:
