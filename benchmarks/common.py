@@ -44,8 +44,8 @@ from measures import Comparison, Json  # noqa: E402  # isort: skip
 __all__ = [
     "LINES", "PERSONA_TOKENS", "REST_SECONDS", "Client", "Comparison", "Json", "Options", "Reply",
     "Served", "Tokens", "character", "growing_bytes", "helper", "options", "private_bytes",
-    "prompt_ids", "prompt_view", "prose", "quiet", "reply_since", "reply_to", "report", "run", "serving",
-    "talking", "tokens_of",
+    "prompt_ids", "prompt_view", "prose", "quiet", "reply_since", "reply_to", "report", "run",
+    "serving", "talking", "tokens_of",
 ]  # fmt: skip
 
 RESULTS = Path(__file__).parent / "results"
