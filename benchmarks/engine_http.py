@@ -53,7 +53,7 @@ def serve(model: str, context: int, seats: int, batch: int) -> None:
         batch: Tokens of a prompt that are read at once.
     """
     # Imported late: who only talks with the server does not load the library.
-    from xllamacpp import CommonParams, Server  # noqa: PLC0415
+    from xllamacpp import CommonParams, Server, llama_flash_attn_type  # noqa: PLC0415
 
     cores = len(os.sched_getaffinity(0))
     params = CommonParams()
@@ -62,6 +62,8 @@ def serve(model: str, context: int, seats: int, batch: int) -> None:
     params.n_parallel = seats
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = cores
     params.n_batch = params.n_ubatch = batch
+    # As ours is on a processor.
+    params.flash_attn_type = llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.fit_params = False
     params.cache_ram_mib = 0
     params.cache_idle_slots = False

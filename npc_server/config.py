@@ -125,7 +125,9 @@ class EngineSettings(BaseModel):
         "f16", description="How llama.cpp stores what it has read; `q8_0` halves the memory."
     )
     flash_attention: Literal["auto", "on", "off"] = Field(
-        "auto", description="Flash attention of llama.cpp; `auto` uses it where it pays."
+        "auto",
+        description="Flash attention of llama.cpp. `auto` uses it on a GPU, and where a quantised "
+        "cache needs it; elsewhere it makes replies slower.",
     )
     prompt_cache_mib: int = Field(
         512,
