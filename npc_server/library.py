@@ -78,7 +78,8 @@ class Library:
 
     async def watch(self, stop: asyncio.Event) -> None:
         """Follow the folders until told to stop: a saved file counts from the next turn on."""
-        async for changes in awatch(*self._folders, stop_event=stop, debounce=200, step=50):
+        # Every step wakes the interpreter, also when nothing was saved.
+        async for changes in awatch(*self._folders, stop_event=stop, debounce=1_000, step=250):
             files = sorted({Path(name) for _, name in changes})
             await asyncio.to_thread(self._reread, [f for f in files if f.suffix in SUFFIXES])
 
