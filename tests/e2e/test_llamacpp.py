@@ -56,10 +56,10 @@ async def test_replies_make_sense(smollm2: Path) -> None:
     async with running(smollm2, seats=2) as engine:
         asked = (
             Message("system", "You are a helpful assistant."),
-            Message("user", "What is the capital of France?"),
+            Message("user", "Name the largest ocean."),
         )
         said = await answer(engine, request(messages=asked, temperature=0, repetition_penalty=1.0))
-        assert "Paris" in said
+        assert "Pacific" in said
         schema = {
             "type": "object",
             "properties": {"mood": {"enum": ["happy", "sad"]}, "line": {"type": "string"}},
