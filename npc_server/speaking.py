@@ -270,6 +270,7 @@ class Speaker:
             self._metrics.repetitions.labels("resampled" if parser.resumable else "cut").inc()
             if not parser.resumable:
                 break
+            given = parser.text
             parser = self._parser(
                 utterance, prompt, earlier=() if attempt == RESAMPLES else None, after=parser
             )
@@ -277,7 +278,7 @@ class Speaker:
                 request,
                 sampling=other_settings(request.sampling, attempt),
                 seed=request.seed + attempt,
-                prefix=parser.text,
+                prefix=given,
             )
             finish = await self._scheduled(brain, utterance, again, parser)
         return finish

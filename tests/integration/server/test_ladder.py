@@ -206,6 +206,19 @@ async def test_a_repeated_line_is_drawn_anew(start: Start) -> None:
         assert 'npc_repetitions_total{done="resampled"} 1.0' in exposed
 
 
+async def test_a_name_among_the_first_words_is_said_once(start: Start) -> None:
+    """What the next parser still takes for the beginning of a label was sent all the same."""
+    line = "Aye. Bram can mend that hinge before the evening bell."
+    other = "Aye. Bram waits until the mare is shod, and the rain is over."
+    script = {"rules": [{"reply": [line, line, other]}]}
+    async with start(script) as app, session(app.address) as client:
+        conversation = await opened(client)
+        await reply_to(client, conversation, "Can you mend this?")
+        events = await reply_to(client, conversation, "And this?")
+        assert list(app.engine.requests)[-1].prefix == "Aye. Bram"  # type: ignore[attr-defined]
+        assert said(events)["text"] == other
+
+
 async def test_the_same_question_may_have_the_same_answer(start: Start) -> None:
     """Where every draw is like an earlier reply, the last one is spoken all the same."""
     async with start({"rules": [{"reply": LINE}]}) as app, session(app.address) as client:
