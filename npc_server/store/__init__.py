@@ -4,6 +4,7 @@ from npc_server.store.connect import redact
 from npc_server.store.embedded import EmbeddedRedis, FolderInUse, find_redis_server
 from npc_server.store.records import Consent, Partial
 from npc_server.store.store import (
+    TURNS_KEPT,
     Answer,
     Committed,
     Durable,
@@ -18,6 +19,7 @@ from npc_server.store.store import (
 )
 
 __all__ = [
+    "TURNS_KEPT",
     "Answer",
     "Committed",
     "Consent",
