@@ -21,6 +21,7 @@ from npc_server.observability import Metrics, get_logger
 from npc_server.quota import Quotas
 from npc_server.replies import Replies
 from npc_server.rooms import Rooms
+from npc_server.saves import Saves
 from npc_server.scheduler import Scheduler
 from npc_server.server.gateway import Gateway
 from npc_server.server.http import Routes
@@ -96,7 +97,8 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         )
         keys = KeyFile(settings.data_dir / "keys.json")
         stage = Stage(store, rooms, replies, library, settings, clock, ids)
-        services = Services(settings, keys, dialogue, stage, metrics, clock, ids)
+        saves = Saves(store, rooms, speaker, clock)
+        services = Services(settings, keys, dialogue, stage, saves, metrics, clock, ids)
 
         async def ready() -> str | None:
             return await _what_is_missing(loading, store)

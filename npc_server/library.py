@@ -64,6 +64,9 @@ class Library:
             raise NotFound(f"There is no persona '{persona[:64]}'. There is: {', '.join(near)}.")
         return found
 
+    def scene(self, scene: str) -> Any:  # STUB
+        raise NotFound(scene)
+
     def all(self) -> list[Persona]:
         """All personas, by id."""
         return [self._by_id[name] for name in sorted(self._by_id)]

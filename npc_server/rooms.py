@@ -337,6 +337,10 @@ class Rooms:
         """Those in memory."""
         return tuple(self._rooms.values())
 
+    def known(self, world: str, conversation: str) -> Room | None:
+        """The room of a conversation, if it is in memory."""
+        return self._rooms.get((world, conversation))
+
     def keep(self, room: Room) -> None:
         """Remember a room; one that nobody uses makes place for it."""
         key = (room.state.world, room.state.id)
@@ -365,14 +369,16 @@ class Rooms:
         if room is None:
             state = await self._store.load(world, conversation)
             room = self._rooms.get((world, conversation))
-            if room is None and state is not None:
+            if room is None:
+                if state is None:
+                    return None
                 room = self.new(state)
                 self.keep(room)
-        if room is not None and room.stale:
+        if room.stale:
             async with room.lock:
-                if room.stale and not await self._refresh(room):
+                if room.stale and not await self.refresh(room):
                     return None
-        if room is not None and room.is_foreign(room.state):
+        if room.is_foreign(room.state):
             room.partial = await self._store.partial(world, conversation)
         return room
 
@@ -402,7 +408,7 @@ class Rooms:
             Forbidden: The caller is no host.
         """
         if not caller.host:
-            raise Forbidden(f"Only a host may send '{command.type}'.")
+            raise Forbidden("Only a host may do this. Connect with the key of one.")
         return await self.enter_for(caller, command)
 
     async def enter_for(
@@ -461,7 +467,7 @@ class Rooms:
                     fence=room.fence if room.live else None,
                 )
             except RevisionConflict:
-                if not before.revision or not await self._refresh(room):
+                if not before.revision or not await self.refresh(room):
                     raise
                 continue
             except StoreUnavailable:
@@ -514,8 +520,12 @@ class Rooms:
         caller.send(ack)
         return told
 
-    async def _refresh(self, room: Room) -> bool:
-        """Load what others, or we without knowing, have committed, and tell of it."""
+    async def refresh(self, room: Room) -> bool:
+        """Load what others, or we without knowing, have committed, and tell of it. Hold the lock.
+
+        Returns:
+            Whether the conversation is still there.
+        """
         state = room.state
         newest = await self._store.load(state.world, state.id)
         if newest is None:

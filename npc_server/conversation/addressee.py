@@ -209,9 +209,7 @@ def _partners(
             yield partners
 
 
-def _pair(
-    recent: Sequence[Exchange], speaker: str, present: Iterable[str]
-) -> tuple[str, ...]:
+def _pair(recent: Sequence[Exchange], speaker: str, present: Iterable[str]) -> tuple[str, ...]:
     """Whom "you two" means: the two with whom the speaker talked last, else everyone."""
     here = tuple(present)
     last = dict.fromkeys(m for members in _partners(recent, speaker, here) for m in members)

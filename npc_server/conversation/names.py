@@ -15,7 +15,7 @@ from npc_server.conversation.korean_names import (
     is_vocative,
     particle_in,
 )
-from npc_server.conversation.utterance import Sentence, fold, words
+from npc_server.conversation.utterance import Sentence, words
 
 TITLES = frozenset(
     (

@@ -15,13 +15,39 @@ from npc_server.conversation.utterance import Sentence
 
 GREETINGS = frozenset(
     (
-        *("hey", "hi", "hello", "hiya", "yo", "oi", "ahoy", "hail", "greetings", "welcome", "howdy"),
+        *(
+            "hey",
+            "hi",
+            "hello",
+            "hiya",
+            "yo",
+            "oi",
+            "ahoy",
+            "hail",
+            "greetings",
+            "welcome",
+            "howdy",
+        ),
         *("goodbye", "bye", "farewell", "thanks", "thank you", "many thanks", "cheers", "sorry"),
         *("good morning", "good day", "good afternoon", "good evening", "good night", "goodnight"),
         *("morning", "evening", "excuse me", "pardon me", "forgive me", "hello there", "hi there"),
         *("hey there", "hey you", "well done", "good job", "nice work", "bravo", "congratulations"),
-        *("happy birthday", "welcome back", "welcome home", "see you", "later", "thank you so much"),
-        *("thanks again", "thank you very much", "thanks a lot", "come on", "never mind", "cheer up"),
+        *(
+            "happy birthday",
+            "welcome back",
+            "welcome home",
+            "see you",
+            "later",
+            "thank you so much",
+        ),
+        *(
+            "thanks again",
+            "thank you very much",
+            "thanks a lot",
+            "come on",
+            "never mind",
+            "cheer up",
+        ),
         *("you there", "shut up", "calm down", "of course", "look here", "please"),
     )
 )
@@ -29,7 +55,21 @@ GREETINGS = frozenset(
 
 INTERJECTIONS = frozenset(
     (
-        *("so", "well", "oh", "ah", "um", "uh", "hm", "hmm", "okay", "ok", "alright", "right", "now"),
+        *(
+            "so",
+            "well",
+            "oh",
+            "ah",
+            "um",
+            "uh",
+            "hm",
+            "hmm",
+            "okay",
+            "ok",
+            "alright",
+            "right",
+            "now",
+        ),
         *("yes", "yeah", "yep", "aye", "no", "nope", "nah", "look", "listen", "wait", "please"),
         *("then", "wow", "whoa", "ugh", "damn", "god", "psst", "ow", "ouch", "lol", "say", "sure"),
         *("why", "ha", "hah", "haha", "hehe", "really", "also", "anyway", "maybe", "true"),
@@ -46,7 +86,20 @@ _ASKS = frozenset(("what's", "why's", "where's", "when's", "who's", "how's", "wh
 _YOU = frozenset(("you", "u", "i", "we", "ya"))
 _SPEAKS = frozenset(
     (
-        *("you", "you're", "you've", "you'll", "you'd", "your", "ur", "u", "i", "i'm", "im", "i've"),
+        *(
+            "you",
+            "you're",
+            "you've",
+            "you'll",
+            "you'd",
+            "your",
+            "ur",
+            "u",
+            "i",
+            "i'm",
+            "im",
+            "i've",
+        ),
         *("i'll", "i'd", "we", "we're", "we've", "we'll", "we'd", "let's", "it's", "that's"),
         *("there's", "this", "these", "please", "thanks", "thank", "sorry", "hello", "hi", "hey"),
     )
@@ -76,10 +129,45 @@ _ORDERS = frozenset(
         *("come", "go", "look", "wait", "stop", "tell", "give", "help", "listen", "open", "close"),
         *("take", "get", "show", "run", "follow", "stay", "sit", "stand", "hurry", "bring", "be"),
         *("don't", "do", "hold", "watch", "keep", "talk", "speak", "answer", "hand", "hear", "try"),
-        *("move", "leave", "drop", "fetch", "buy", "sell", "wake", "calm", "relax", "guard", "fight"),
-        *("forget", "remember", "trust", "forgive", "excuse", "shut", "step", "turn", "say", "call"),
+        *(
+            "move",
+            "leave",
+            "drop",
+            "fetch",
+            "buy",
+            "sell",
+            "wake",
+            "calm",
+            "relax",
+            "guard",
+            "fight",
+        ),
+        *(
+            "forget",
+            "remember",
+            "trust",
+            "forgive",
+            "excuse",
+            "shut",
+            "step",
+            "turn",
+            "say",
+            "call",
+        ),
         *("out", "down", "up", "back", "inside", "over", "quiet", "silence", "ready", "enough"),
-        *("lower", "throw", "pass", "send", "ask", "meet", "join", "pick", "grab", "attack", "cover"),
+        *(
+            "lower",
+            "throw",
+            "pass",
+            "send",
+            "ask",
+            "meet",
+            "join",
+            "pick",
+            "grab",
+            "attack",
+            "cover",
+        ),
     )
 )
 """The bare verb after a single person's name can only be an order."""
@@ -138,7 +226,14 @@ _PHRASES = sorted(
 )
 _SAYS_YOU = frozenset(tuple(phrase.split()) for phrase in _PLURAL_YOU + _TWO)
 _MEANS_TWO = frozenset(tuple(phrase.split()) for phrase in _TWO)
-_EXCEPT = (("but",), ("except",), ("except", "for"), ("excepting",), ("besides",), ("apart", "from"))
+_EXCEPT = (
+    ("but",),
+    ("except",),
+    ("except", "for"),
+    ("excepting",),
+    ("besides",),
+    ("apart", "from"),
+)
 _AFTER_YOU_ALL = frozenset(("about", "the", "that", "this", "i", "my", "day", "night", "along"))
 
 

@@ -30,6 +30,7 @@ from npc_server.protocol.events import error_event
 from npc_server.protocol.parse import command_id, parse
 from npc_server.quota import TokenBucket
 from npc_server.rooms import Caller
+from npc_server.saves import Saves
 from npc_server.server.auth import Identity, authenticate
 from npc_server.server.keys import KeyFile
 from npc_server.server.outbox import Outbox, Slow
@@ -63,6 +64,7 @@ class Services:
     keys: KeyFile
     dialogue: Dialogue
     stage: Stage
+    saves: Saves
     metrics: Metrics
     clock: Clock
     ids: Ids
@@ -261,6 +263,26 @@ class Session:
                 await self._services.stage.rewind(caller, command)
             case commands.TurnRedact():
                 await self._services.stage.redact(caller, command)
+            case commands.CheckpointSave():
+                if not self._repeat(command.id):
+                    self._remember(command.id, await self._services.saves.save(caller, command))
+            case commands.CheckpointLoad():
+                if not self._repeat(command.id):
+                    self._remember(command.id, await self._services.saves.load(caller, command))
+            case commands.CheckpointFork():
+                if not self._repeat(command.id):
+                    self._remember(command.id, await self._services.saves.fork(caller, command))
+            case commands.CheckpointDelete():
+                if not self._repeat(command.id):
+                    self._remember(command.id, await self._services.saves.delete(caller, command))
+            case commands.CheckpointList():
+                self._outbox.put(await self._services.saves.list(caller, command))
+            case commands.CheckpointExport():
+                for part in await self._services.saves.export(caller, command):
+                    self._outbox.put(part)
+            case commands.CheckpointImport():
+                if not self._repeat(command.id):
+                    self._remember(command.id, await self._services.saves.take(caller, command))
             case commands.ActionResult():
                 await dialogue.action_result(caller, command)
             case commands.Input():

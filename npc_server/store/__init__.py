@@ -1,5 +1,6 @@
 """Redis: keys, scripts, leases, and a server of our own where none is given."""
 
+from npc_server.store.checkpoints import About, Saved, decode, encode
 from npc_server.store.connect import redact
 from npc_server.store.embedded import EmbeddedRedis, FolderInUse, find_redis_server
 from npc_server.store.records import Consent, Partial
@@ -20,6 +21,7 @@ from npc_server.store.store import (
 
 __all__ = [
     "TURNS_KEPT",
+    "About",
     "Answer",
     "Committed",
     "Consent",
@@ -31,8 +33,11 @@ __all__ = [
     "Partial",
     "Repeated",
     "RevisionConflict",
+    "Saved",
     "Store",
     "StoredEvent",
+    "decode",
+    "encode",
     "find_redis_server",
     "open_beside",
     "open_store",

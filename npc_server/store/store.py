@@ -20,6 +20,7 @@ from npc_server.conversation import rules
 from npc_server.conversation.model import Conversation, Turn
 from npc_server.errors import SetupError
 from npc_server.store import records
+from npc_server.store.checkpoints import Checkpoints, Saved
 from npc_server.store.connect import check_version, connect, translated
 from npc_server.store.embedded import EmbeddedRedis, FolderInUse
 from npc_server.store.keys import (
@@ -123,6 +124,7 @@ class Store:
         self._commit = _script(client, "commit")
         self._hold = _script(client, "hold")
         self._load = _script(client, "load")
+        self.checkpoints = Checkpoints(client)
 
     async def ping(self) -> None:
         """Ask whether Redis answers."""
@@ -300,6 +302,11 @@ class Store:
         with translated():
             raw = _bytes(await self._client.get(ConversationKeys.of(world, conversation).partial))
         return None if raw is None else records.decode_partial(raw)
+
+    async def restore(self, saved: Saved, events: Sequence[Durable]) -> None:
+        """Put a conversation back as it was saved; see ``Checkpoints.restore``."""
+        told = [(event.audience, event.event) for event in events]
+        await self.checkpoints.restore(saved, told, self._retention_ms)
 
     async def index_player(self, world: str, player: str, conversation: str) -> None:
         """Note that a player is in a conversation, so that it can be found by the player."""

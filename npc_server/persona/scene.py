@@ -1,0 +1,5 @@
+"""STUB: replaced by the merge."""
+
+from typing import Any
+
+Scene = Any
