@@ -21,6 +21,7 @@ from npc_server.conversation.korean_names import (
     TOPICS,
     WITHOUT,
     is_vocative,
+    vowel_and_final,
 )
 from npc_server.conversation.names import Group, Mention, Role, grouped
 from npc_server.conversation.utterance import Sentence
@@ -33,27 +34,10 @@ HAILS = frozenset(
 GREETINGS = frozenset(
     (
         *("안녕", "안녕하세요", "안녕하십니까", "고마워", "고마워요", "고맙습니다", "감사합니다"),
-        *(
-            "감사해요",
-            "미안",
-            "미안해",
-            "미안해요",
-            "미안합니다",
-            "죄송해요",
-            "죄송합니다",
-            "반가워",
-        ),
-        *("반가워요", "반갑습니다", "오랜만이야", "오랜만이에요", "축하해", "축하해요", "사랑해"),
-        *(
-            "부탁해",
-            "부탁해요",
-            "수고했어",
-            "수고하셨습니다",
-            "잠깐",
-            "잠깐만",
-            "잠시만",
-            "좋은 아침",
-        ),
+        *("감사해요", "미안", "미안해", "미안해요", "미안합니다", "죄송해요", "죄송합니다"),
+        *("반가워", "반가워요", "반갑습니다", "오랜만이야", "오랜만이에요", "축하해", "축하해요"),
+        *("사랑해", "부탁해", "부탁해요", "수고했어", "수고하셨습니다", "잠깐", "잠깐만"),
+        *("잠시만", "좋은 아침"),
     )
 )
 """What is said to somebody, before or behind the name."""
@@ -70,59 +54,17 @@ INTERJECTIONS = frozenset(
 
 _AFTER_CALL = frozenset(
     (
-        *(
-            "나",
-            "난",
-            "나는",
-            "내가",
-            "나도",
-            "내",
-            "나한테",
-            "저",
-            "전",
-            "저는",
-            "제가",
-            "저도",
-            "제",
-        ),
-        *(
-            "너",
-            "넌",
-            "너는",
-            "네가",
-            "니가",
-            "너도",
-            "너의",
-            "네",
-            "당신",
-            "당신은",
-            "자네",
-            "자네는",
-        ),
-        *("우린", "우리는", "우리가", "이리", "이쪽으로", "이거", "이것", "이것도", "이건", "그거"),
-        *(
-            "그건",
-            "이게",
-            "저게",
-            "그게",
-            "제발",
-            "들어",
-            "도와줘",
-            "도와주세요",
-            "일어나",
-            "조심해",
-            "그만",
-            "조용히",
-            "어서",
-        ),
-        *("얼른", "가자", "괜찮아", "괜찮아요", "힘내", "미안한데", "있잖아", "있잖아요"),
+        *("나", "난", "나는", "내가", "나도", "내", "나한테", "저", "전", "저는", "제가", "저도"),
+        *("제", "너", "넌", "너는", "네가", "니가", "너도", "너의", "네", "당신", "당신은", "자네"),
+        *("자네는", "우린", "우리는", "우리가", "이리", "이쪽으로", "이거", "이것", "이것도"),
+        *("이건", "그거", "그건", "이게", "저게", "그게", "제발", "들어", "도와줘", "도와주세요"),
+        *("일어나", "조심해", "그만", "조용히", "어서", "얼른", "가자", "괜찮아", "괜찮아요"),
+        *("힘내", "미안한데", "있잖아", "있잖아요"),
     )
 )
 """Where these follow a bare name at the start, it is a call."""
 
-_ANSWERS = frozenset(
-    ("와", "알았어", "알았어요", "알겠어", "알겠어요", "알겠습니다", "그래", "맞아")
-)
+_ANSWERS = frozenset(("와", "알았어", "알았어요", "알겠어", "알겠어요", "알겠습니다", "맞아"))
 """So do these, unless they ask."""
 
 _EPITHET = regex.compile(r"\S[한운런]$")
@@ -164,8 +106,8 @@ _NO_SUBJECT = regex.compile(
 )
 _NO_VERB = regex.compile(r"^(?:[이그저]거|[이그저]게|누가|[내제네]가|나|저)$|\S가$")
 _ENDS = regex.compile(r"[요다까죠니냐네지자라군걸데게마녕나]$")
-_ENDING_VOWELS = frozenset((0, 1, 4, 5, 6, 7, 9, 10, 14, 15))
-"""ㅏ ㅐ ㅓ ㅔ ㅕ ㅖ ㅘ ㅙ ㅝ ㅞ: with such a vowel ends what is said without formality."""
+_ENDING_VOWELS = frozenset("ㅏㅐㅓㅔㅕㅖㅘㅙㅝㅞ")
+"""With these ends what is said without formality: 가, 해, 줘."""
 
 _ORDER = regex.compile(
     r"(?:줘|줘요|주세요|주시오|주십시오|봐|봐요|해|해라|하세요|하십시오|세요|와|가|라)$"
@@ -175,21 +117,8 @@ _TOLD = regex.compile(r"(?:더라|더라고|더라고요|대|대요|더군|더�
 
 _PLURAL_YOU = regex.compile(r"(?:얘들|애들)아|얘들|여러분\S*|(?:너희|너네|당신들|자네들|그대들)\S*")
 _YOURS = (
-    *(
-        "집",
-        "엄마",
-        "아빠",
-        "아버지",
-        "어머니",
-        "부모",
-        "가족",
-        "나라",
-        "마을",
-        "가게",
-        "동네",
-        "학교",
-    ),
-    *("형", "누나", "언니", "오빠", "동생", "할머니", "할아버지", "이름", "주인", "대장"),
+    *("집", "엄마", "아빠", "아버지", "어머니", "부모", "가족", "나라", "마을", "가게", "동네"),
+    *("학교", "형", "누나", "언니", "오빠", "동생", "할머니", "할아버지", "이름", "주인", "대장"),
 )
 """너희 before these is one person's: 너희 집."""
 
@@ -230,16 +159,14 @@ def role(sentence: Sentence, group: Group) -> Role:
     left, right = sentence.before(group.start), sentence.after(group.end)
     if last.crowd:
         return _role_of_crowd(sentence, last)
-    found = _excluded(last, right)
-    if found is None and is_vocative(last.particle) and last.particle:
-        found = _role_of_call(left, right)
-    if found is None and not last.particle:
-        found = _role_of_bare(sentence, last, left, right)
-    if found is None:
-        found = _role_by_particle(last, left, right)
-    if last.a_word and found is not Role.CALLED:
-        return Role.NOTHING
-    return found
+    if (found := _excluded(last, right)) is None:
+        if not last.particle:
+            found = _role_of_bare(sentence, last, left, right)
+        elif is_vocative(last.particle):
+            found = _role_of_call(left, right)
+        else:
+            found = _role_by_particle(last, left, right)
+    return Role.NOTHING if last.a_word and found is not Role.CALLED else found
 
 
 def turned_to(sentence: Sentence, mention: Mention) -> bool:
@@ -325,15 +252,19 @@ def _role_of_titled(sentence: Sentence, said: str) -> Role:
 def _role_by_particle(mention: Mention, left: Sequence[str], right: Sequence[str]) -> Role:
     if _NAMED.match(mention.particle):
         return Role.NOTHING
-    if mention.particle in TOPICS and right and _asks_you(right):
+    if right and _is_addressed(mention.particle, left, right):
         return Role.ADDRESSED
-    if mention.particle in DATIVES and 1 <= len(right) <= 2 and _SAYS_TO.fullmatch(right[0]):
-        return Role.ADDRESSED if len(right) == 2 and right[1][:1] in "거말건겁" else Role.ABOUT
-    if mention.particle in SUBJECTS and _excepts(left[-1:]) and right and _ORDER.search(right[-1]):
-        return Role.ADDRESSED
-    if mention.particle in TOPICS and mention.titled:
-        return Role.NOTHING
-    return Role.ABOUT
+    return Role.NOTHING if mention.titled and mention.particle in TOPICS else Role.ABOUT
+
+
+def _is_addressed(particle: str, left: Sequence[str], right: Sequence[str]) -> bool:
+    if particle in TOPICS:
+        return _asks_you(right)
+    if particle in DATIVES:  # 미라한테 묻는 거야
+        says_to = len(right) == 2 and _SAYS_TO.fullmatch(right[0])
+        return bool(says_to) and right[1][0] in "거말건겁"
+    # 브람 말고 미라가 대답해 줘
+    return particle in SUBJECTS and _excepts(left[-1:]) and bool(_ORDER.search(right[-1]))
 
 
 def _role_of_crowd(sentence: Sentence, mention: Mention) -> Role:
@@ -362,19 +293,18 @@ def _is_over(word: str) -> bool:
         return False
     if word in GREETINGS or _ENDS.search(word):
         return True
-    code = ord(word[-1]) - ord("가")
-    return 0 <= code < 11172 and code % 28 == 0 and code // 28 % 21 in _ENDING_VOWELS
+    vowel, final = vowel_and_final(word)
+    return vowel in _ENDING_VOWELS and not final
 
 
 def _asks_you(right: Sequence[str]) -> bool:
     """Whether this is asked only of whom one speaks to: 드실래요, 어떻게 생각하세요."""
     will = _WILL.search(right[-1])
-    if will and (ord(will[1]) - ord("가")) % 28 == 8:  # ㄹ
-        return True
-    return any(_THINKS.match(word) for word in right)
+    willing = will is not None and vowel_and_final(will[1])[1] == "ㄹ"
+    return willing or any(_THINKS.match(word) for word in right)
 
 
 def _is_past(word: str) -> bool:
     """Whether a verb tells of the past: ㅆ ends the syllable before its ending."""
     found = _PAST.search(word)
-    return found is not None and found[1] not in "있겠" and (ord(found[1]) - ord("가")) % 28 == 20
+    return found is not None and found[1] not in "있겠" and vowel_and_final(found[1])[1] == "ㅆ"
