@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 
 import regex
 
-from npc_server.persona.model import Persona
+from npc_server.persona.conditions import Scalar
+from npc_server.persona.model import Knowledge, Persona, Secret
 from npc_server.prompt.model import PromptInput, Section
 from npc_server.prompt.phrases import Phrases, phrases_for
 from npc_server.prompt.plain import plain
 
 RECENT = 4
 """Keys of knowledge are looked for in so many of the newest turns."""
+
+HIDDEN = "_"
+"""Facts whose name begins so are not told."""
 
 GESTURES_SHOWN = 4
 """So many of the persona's gestures are named as examples."""
@@ -27,11 +32,12 @@ RANKS = {
     "cast.present": 7,
     "persona.relations": 8,
     "persona.secrets": 9,
-    "tail.knowledge": 10,
-    "persona.goals": 11,
-    "persona.knowledge": 12,
-    "tail.relations": 13,
-    "persona.nicknames": 14,
+    "tail.secrets": 10,
+    "tail.knowledge": 11,
+    "persona.goals": 12,
+    "persona.knowledge": 13,
+    "tail.relations": 14,
+    "persona.nicknames": 15,
 }
 """Which sections go first where there is no room: the highest. What is not here stays."""
 
@@ -76,10 +82,12 @@ def _fixed(given: PromptInput, say: Phrases) -> Iterator[tuple[str, str]]:
     yield "persona.speech", say.speech.format(text=persona.speech)
     if persona.scenario:
         yield "persona.scenario", say.scenario.format(text=persona.scenario)
+    known = [k.text for k in persona.knowledge if not k.keys and k.when is None]
+    guarded = [_guarded(secret) for secret in persona.secrets if secret.when is None]
     lists = (
         ("persona.goals", say.goals, persona.goals),
-        ("persona.knowledge", say.knowledge, [k.text for k in persona.knowledge if not k.keys]),
-        ("persona.secrets", say.secrets, list(_secrets(persona))),
+        ("persona.knowledge", say.knowledge, known),
+        ("persona.secrets", say.secrets, guarded),
         ("persona.relations", say.relations, list(_relations(given))),
     )
     yield from ((source, _listed(head, items)) for source, head, items in lists if items)
@@ -89,12 +97,19 @@ def _fixed(given: PromptInput, say: Phrases) -> Iterator[tuple[str, str]]:
 
 def _tail(given: PromptInput, say: Phrases) -> Iterator[tuple[str, str]]:
     heard = "\n".join(turn.text for turn in given.turns[-RECENT:]).casefold()
-    if given.facts:
-        facts = "; ".join(f"{plain(key)}: {plain(given.facts[key])}" for key in given.facts)
+    facts = "; ".join(_facts(given))
+    if facts:
         yield "tail.facts", _bracketed(say.facts.format(text=facts))
-    keyed = [k.text for k in given.persona.knowledge if any(_occurs(key, heard) for key in k.keys)]
-    if keyed:
-        yield "tail.knowledge", _bracketed(say.recalled.format(text=" ".join(keyed)))
+    recalled = [k.text for k in given.persona.knowledge if _recalled(k, heard, given.facts)]
+    if recalled:
+        yield "tail.knowledge", _bracketed(say.recalled.format(text=" ".join(recalled)))
+    guarded = [
+        _guarded(secret)
+        for secret in given.persona.secrets
+        if secret.when is not None and secret.when.holds(given.facts)
+    ]
+    if guarded:
+        yield "tail.secrets", _bracketed(say.guarded.format(text=" ".join(guarded)))
     absent = [
         say.absent.format(name=given.names[relation.npc], text=relation.text)
         for relation in given.persona.relations
@@ -104,6 +119,21 @@ def _tail(given: PromptInput, say: Phrases) -> Iterator[tuple[str, str]]:
     ]
     if absent:
         yield "tail.relations", _bracketed(" ".join(absent))
+
+
+def _facts(given: PromptInput) -> Iterator[str]:
+    for name, value in given.facts.items():
+        if value is not None and not name.startswith(HIDDEN):
+            yield f"{plain(name)}: {plain(value if isinstance(value, str) else json.dumps(value))}"
+
+
+def _recalled(knowledge: Knowledge, heard: str, facts: Mapping[str, Scalar | None]) -> bool:
+    """Whether something known is on the NPC's mind just now, and was not all the time."""
+    if knowledge.when is not None and not knowledge.when.holds(facts):
+        return False
+    if not knowledge.keys:
+        return knowledge.when is not None
+    return any(_occurs(key, heard) for key in knowledge.keys)
 
 
 def _bracketed(text: str) -> str:
@@ -120,9 +150,8 @@ def _listed(head: str, items: Iterable[str]) -> str:
     return "\n".join((head, *(f"- {item}" for item in items)))
 
 
-def _secrets(persona: Persona) -> Iterator[str]:
-    for secret in persona.secrets:
-        yield f"{secret.text} ({secret.guard})" if secret.guard else secret.text
+def _guarded(secret: Secret) -> str:
+    return f"{secret.text} ({secret.guard})" if secret.guard else secret.text
 
 
 def _relations(given: PromptInput) -> Iterator[str]:

@@ -29,6 +29,7 @@ class Phrases:
     languages: str
     facts: str
     recalled: str
+    guarded: str
     absent: str
     arrives: str
     earlier: str
@@ -71,6 +72,7 @@ ENGLISH = Phrases(
     languages="Speak {language}; you also know {others}.",
     facts="How things stand: {text}",
     recalled="You remember: {text}",
+    guarded="What you keep to yourself: {text}",
     absent="About {name}: {text}",
     arrives="[{name} comes up to you.]",
     earlier="[You have been talking for a while.]",
@@ -131,6 +133,7 @@ KOREAN = Phrases(
     languages="{language}로 말하세요. {others}도 할 줄 압니다.",
     facts="지금 형편: {text}",
     recalled="떠오른 것: {text}",
+    guarded="함부로 말하지 않는 것: {text}",
     absent="{name}에 대한 생각: {text}",
     arrives="[{name} 님이 다가옵니다.]",
     earlier="[한동안 이야기를 나누고 있습니다.]",

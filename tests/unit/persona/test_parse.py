@@ -47,6 +47,36 @@ def test_mistakes_are_found_to_the_line(old: str, new: str, field: str, says: st
     assert problem.message.startswith(f"ana.yaml, line {problem.line}: {field}: ")
 
 
+@pytest.mark.parametrize(
+    ("when", "says"),
+    [
+        ("quest.done and", "expected a value, found the end (at character 15)"),
+        ("quest = 1", "cannot read =: compare with '==' (at character 7)"),
+        ("true", "must be text, such as 'player.gold >= 5'"),
+        ('"' + "a or " * 50 + 'a"', "is longer than 200 characters (at character 201)"),
+    ],
+)
+@pytest.mark.parametrize("part", ["knowledge", "secrets"])
+def test_a_condition_is_read_with_the_file(part: str, when: str, says: str) -> None:
+    """A mistake inside a condition is found to its line, field and character."""
+    text = f"{GOOD}\n".replace(f"{part}:\n", f"{part}:\n  - text: More.\n    when: {when}\n")
+    with pytest.raises(PersonaError) as caught:
+        parse(text, "ana.yaml")
+    assert caught.value.field == f"{part}.0.when"
+    assert caught.value.reason.startswith(says)
+    assert "when:" in text.splitlines()[(caught.value.line or 0) - 1]
+
+
+def test_a_condition_is_written_as_it_was_read() -> None:
+    """A persona with conditions can be compared, dumped and read again; the schema says text."""
+    text = f"{GOOD}\n".replace("secrets:\n", "secrets:\n  - {text: More., when: not quest.done}\n")
+    ana = parse(text, "ana.yaml")
+    assert ana == parse(text, "ana.yaml") == Persona.model_validate_json(ana.model_dump_json())
+    assert ana.model_dump()["secrets"][0]["when"] == "not quest.done"
+    assert ana != parse(text.replace("quest.done", "quest.over"), "ana.yaml")
+    assert schema()["$defs"]["Secret"]["properties"]["when"]["anyOf"][0]["type"] == "string"
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     """Two mistakes are two problems; parse raises the first."""
     text = GOOD.replace("name: Ana", "").replace("languages: [en]", "languages: 5")
