@@ -166,7 +166,7 @@ class Dialogue:
                     change.state,
                     player,
                     command.text,
-                    to=found.members,
+                    to=command.to or found.members,
                     whisper=command.whisper,
                     hearers=command.hearers,
                     turn=turn,
@@ -688,7 +688,7 @@ class Dialogue:
         asks = self.director.asks(state, turn, player, found)
         if not asks:
             change = Change(state)
-            for npc in found.members or tuple(npc.id for npc in state.npc_members()[:1]):
+            for npc in (npc.id for npc in state.npc_members() if npc.id in turn.to):
                 ask = Ask(npc, turn.id, turn.id, player.ref)
                 change = change.then(rules.silent(change.state, ask, npc, "out_of_earshot"))
             return change.then(rules.idle(change.state, turn.id))

@@ -376,7 +376,7 @@ class Rooms:
                 self.keep(room)
         if room.stale:
             async with room.lock:
-                if room.stale and not await self.refresh(room):
+                if not await self.refresh(room):
                     return None
         if room.is_foreign(room.state):
             room.partial = await self._store.partial(world, conversation)

@@ -116,7 +116,7 @@ class Saves:
         await self.store.checkpoints.delete(caller.world, command.name)
         return events.CheckpointDeleted(re=command.id, name=command.name)
 
-    async def list(
+    async def listed(
         self, caller: Caller, command: commands.CheckpointList
     ) -> events.CheckpointListed:
         """The saves of the world, the newest first.
@@ -132,7 +132,7 @@ class Saves:
                 at_ms=about.at_ms,
                 conversations=about.conversations,
             )
-            for about in await self.store.checkpoints.list(caller.world)
+            for about in await self.store.checkpoints.all(caller.world)
         ]
         return events.CheckpointListed(re=command.id, checkpoints=found)
 

@@ -276,7 +276,7 @@ class Session:
                 if not self._repeat(command.id):
                     self._remember(command.id, await self._services.saves.delete(caller, command))
             case commands.CheckpointList():
-                self._outbox.put(await self._services.saves.list(caller, command))
+                self._outbox.put(await self._services.saves.listed(caller, command))
             case commands.CheckpointExport():
                 for part in await self._services.saves.export(caller, command):
                     self._outbox.put(part)

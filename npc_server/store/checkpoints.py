@@ -90,8 +90,6 @@ def decode(file: bytes) -> tuple[Saved, ...]:
     try:
         unpacker = zlib.decompressobj()
         raw = unpacker.decompress(file[len(MAGIC) :], LARGEST_OPEN)
-        if not unpacker.eof:
-            raise ValueError("it is cut off")
         body = orjson.loads(raw)
         if body["v"] > VERSION:
             raise records.NewerRecord(
@@ -202,7 +200,7 @@ class Checkpoints:
         if not gone:
             raise NotFound(f"There is no save '{name}' in this world.")
 
-    async def list(self, world: str) -> list[About]:
+    async def all(self, world: str) -> list[About]:
         """The saves of a world, the newest first."""
         with translated():
             found: Any = await self._client.hvals(checkpoint_index(world))

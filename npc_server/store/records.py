@@ -31,9 +31,9 @@ Kind = Literal["conversation", "turn", "partial", "consent"]
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 VERSION = 3
-"""Version 3 added what has a default: presence of members, branches, asks, surroundings and facts of
-a conversation; ``private``, ``emotion`` and ``redacted`` of a turn; the root of a reply. Version 2
-added ``degraded``, ``gestures``, ``replaced_by`` and ``actions`` of a turn; ``replaces``,
+"""Version 3 added what has a default: presence of members, branches, asks, surroundings, facts and
+more of a conversation; ``private``, ``emotion`` and ``redacted`` of a turn; the root of a reply.
+Version 2 added ``degraded``, ``gestures``, ``replaced_by`` and ``actions`` of a turn; ``replaces``,
 ``ambient``, ``instructions`` and ``actions`` of a reply; consent."""
 
 

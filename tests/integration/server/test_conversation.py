@@ -196,7 +196,7 @@ async def test_history_goes_back_in_pages(client: Client) -> None:
 async def test_others_conversations_are_not_found(app: App, client: Client) -> None:
     """One player's conversation does not exist for another."""
     conversation = await opened(client)
-    async with session(app.address, player="eve") as eve:
+    async with session(app.address, player="eve", role="player") as eve:
         for command in ("conversation.open", "history.get", "conversation.close", "interrupt"):
             with pytest.raises(Refused, match="no such conversation"):
                 await eve.ask(command, conversation=conversation)
