@@ -273,6 +273,11 @@ class Settings(EngineSettings, BaseSettings):
         return self.host in LOOPBACK
 
     @property
+    def shows_prompts(self) -> bool:
+        """Whether prompts may be looked at."""
+        return self.loopback if self.prompt_view is None else self.prompt_view
+
+    @property
     def models_dir(self) -> Path:
         """Where models are kept."""
         return self.data_dir / "models"

@@ -34,7 +34,7 @@ from npc_server.errors import (
 )
 from npc_server.library import Library
 from npc_server.observability import get_logger
-from npc_server.prompt import ActionOutcome
+from npc_server.prompt import ActionOutcome, Message
 from npc_server.protocol import commands, events
 from npc_server.quota import Quotas
 from npc_server.replies import INPUT_SECONDS, Replies
@@ -336,6 +336,33 @@ class Dialogue:
             reply = room.state.reply
             room.remember((reply and reply.root) or "", Asking(command.id))
             self.replies.go_on(room, turn)
+
+    async def run_prompt(self, caller: Caller, command: commands.PromptRun) -> events.PromptAnswer:
+        """Ask a model with an edited prompt.
+
+        Raises:
+            Forbidden: The caller is no host, or this server shows no prompts.
+            NotFound: There is no such conversation of the caller, or no such reply.
+            EngineUnavailable: The engine cannot answer.
+        """
+        if not self.settings.shows_prompts:
+            raise Forbidden("This server shows no prompts. Set NPC_PROMPT_VIEW=true.")
+        room, _ = await self.rooms.enter_as_host(caller, command)
+        turn = room.state.turn(command.turn)
+        npc = room.state.member(turn.speaker) if turn else None
+        if turn is None or npc is None or npc.kind != "npc":
+            raise no_such_reply()
+        messages = [Message(message.role, message.text) for message in command.messages]
+        text, usage = await self.replies.speaker.rerun(room.state, npc, messages, turn.index)
+        return events.PromptAnswer(
+            re=command.id,
+            conversation=room.state.id,
+            turn=turn.id,
+            text=text,
+            usage=events.TokenUsage(
+                prompt=usage.prompt, cached=usage.cached, completion=usage.completion
+            ),
+        )
 
     async def allow(self, caller: Caller, player: commands.Player, *, anew: bool) -> None:
         """Note what a player allows to be done with what it says.

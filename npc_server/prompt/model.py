@@ -26,6 +26,13 @@ class PromptInput:
             conditions only: the NPC is not told them.
         names: Names of other personas by their id, so that the NPC recalls what it thinks of one
             who is absent when the name is mentioned.
+        here: Member ids of those whom the NPC perceives now; ``None`` is the whole cast.
+        settled: Whether that has not changed and will hardly do: then it stands in the fixed zone,
+            else in the tail, where changes cost little.
+        place: Where it is, in words; then the persona's own scenario does not hold.
+        role: What it does there.
+        objects: What it can see there, by name.
+        mood: How it feels, in the game's words.
     """
 
     persona: Persona
@@ -35,6 +42,12 @@ class PromptInput:
     locale: str | None = None
     facts: Mapping[str, Scalar | None] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
+    here: frozenset[str] | None = None
+    settled: bool = True
+    place: str | None = None
+    role: str | None = None
+    objects: Mapping[str, str] = field(default_factory=dict)
+    mood: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -471,6 +471,15 @@ class CheckpointImported(Event):
     complete: bool
 
 
+class PromptAnswer(ConversationEvent):
+    """What the model says to an edited prompt."""
+
+    type: Literal["prompt.answer"] = "prompt.answer"
+    turn: str
+    text: str
+    usage: TokenUsage
+
+
 class PlayerForgotten(Event):
     """Everything that was kept of the player is deleted."""
 
@@ -509,6 +518,7 @@ AnyEvent = Annotated[
     | CheckpointListed
     | CheckpointExported
     | CheckpointImported
+    | PromptAnswer
     | Turn
     | ReplyStarted
     | ReplyDelta

@@ -122,8 +122,7 @@ class Routes:
         return _response(HTTPStatus.OK, body, kind)
 
     async def _prompt(self, rest: str) -> Response:
-        allowed = self.settings.prompt_view
-        if not (self.settings.loopback if allowed is None else allowed):
+        if not self.settings.shows_prompts:
             return _text(
                 HTTPStatus.FORBIDDEN, "This server shows no prompts. Set NPC_PROMPT_VIEW=true."
             )

@@ -283,6 +283,8 @@ class Session:
             case commands.CheckpointImport():
                 if not self._repeat(command.id):
                     self._remember(command.id, await self._services.saves.take(caller, command))
+            case commands.PromptRun():
+                self._outbox.put(await dialogue.run_prompt(caller, command))
             case commands.ActionResult():
                 await dialogue.action_result(caller, command)
             case commands.Input():
