@@ -16,7 +16,7 @@ from npc_server.director import Director
 from npc_server.engines import create_engine
 from npc_server.engines.base import Engine
 from npc_server.errors import NpcError, StoreUnavailable
-from npc_server.library import Library, builtin_personas
+from npc_server.library import Library, open_library
 from npc_server.observability import Metrics, get_logger
 from npc_server.quota import Quotas
 from npc_server.replies import Replies
@@ -43,7 +43,7 @@ class App:
         engine: The default engine.
         brains: Every engine.
         store: Where everything is kept.
-        library: The personas at hand.
+        library: The personas and scenes at hand.
         dialogue: Carries out commands.
         loading: Ends when the default engine can answer; fails with the reason why it cannot.
     """
@@ -72,8 +72,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
     metrics = Metrics()
     async with contextlib.AsyncExitStack() as stack:
         store = await _start_store(settings, ids, stack)
-        library = Library([builtin_personas(), *settings.personas])
-        library.load()
+        library = open_library(settings)
         stop = asyncio.Event()
         watching = asyncio.create_task(library.watch(stop))
         stack.push_async_callback(_finish, watching, stop)

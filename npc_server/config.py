@@ -177,6 +177,9 @@ class Settings(EngineSettings, BaseSettings):
     personas: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)] = Field(
         (), description="More folders of personas; the last one wins."
     )
+    scenes: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)] = Field(
+        (), description="More folders of scenes; the last one wins."
+    )
     engines: dict[EngineName, dict[str, Any]] = Field(
         {},
         description="More engines by name, for personas that ask for one, for `background` and "
