@@ -168,7 +168,9 @@ class Settings(EngineSettings, BaseSettings):
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8765, ge=0, le=65_535, description="The port; 0 takes a free one.")
     redis_url: str | None = Field(
-        None, description="`redis://`, `rediss://` or `unix://`; without it one of our own runs."
+        None,
+        description="`redis://`, `rediss://`, `unix://`, `redis+cluster://` or "
+        "`redis+sentinel://`; without it one of our own runs.",
     )
     data_dir: Path = Field(
         default_factory=default_data_dir, description="Models, keys and our own Redis' files."

@@ -2,6 +2,7 @@
 
 from npc_server.store.connect import redact
 from npc_server.store.embedded import EmbeddedRedis, FolderInUse, find_redis_server
+from npc_server.store.opening import open_beside, open_store
 from npc_server.store.records import Consent, Partial
 from npc_server.store.store import (
     Answer,
@@ -13,8 +14,6 @@ from npc_server.store.store import (
     RevisionConflict,
     Store,
     StoredEvent,
-    open_beside,
-    open_store,
 )
 
 __all__ = [

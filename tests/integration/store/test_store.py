@@ -26,6 +26,7 @@ from npc_server.store import (
     Store,
     open_store,
 )
+from npc_server.store.connect import Client
 from npc_server.store.store import EVENTS_KEPT, TURNS_KEPT
 
 MINSU = Member("minsu", "player", "Minsu", ":minsu")
@@ -107,7 +108,7 @@ async def test_a_repeated_command_is_answered_only(store: Store) -> None:
     assert [turn.text for turn in loaded.turns] == ["Hello"]
 
 
-async def test_one_owner_at_a_time(store: Store, redis_url: str) -> None:
+async def test_one_owner_at_a_time(store: Store, redis_url: str, raw: Client) -> None:
     """A lease keeps others from beginning, a fence keeps the former owner from committing."""
     async with open_store(redis_url, Settings(), owner="two") as other:
         state = await put(store, None, fresh())
@@ -117,8 +118,7 @@ async def test_one_owner_at_a_time(store: Store, redis_url: str) -> None:
         with pytest.raises(Owned) as owned:
             await other.commit(with_turn(state), before=state, take_lease=True)
         assert 0 < owned.value.retry_after_ms <= 10_000
-        async with Redis.from_url(redis_url) as client:
-            await client.hset("npc:{w/c}:state", "until", 1)
+        await raw.hset("npc:{w/c}:state", "until", 1)
         theirs = await other.commit(with_turn(state), before=state, take_lease=True)
         assert isinstance(theirs, Committed)
         assert theirs.fence == mine.fence + 1
@@ -146,9 +146,11 @@ async def test_a_released_lease_is_free(store: Store, redis_url: str) -> None:
         assert isinstance(await other.commit(state, before=state, take_lease=True), Committed)
 
 
-async def test_an_answer_that_was_lost_does_not_commit_twice(store: Store, redis_url: str) -> None:
+async def test_an_answer_that_was_lost_does_not_commit_twice(
+    single: Store, single_url: str
+) -> None:
     """A connection that is cut after a commit: the client's own retry finds it done."""
-    path = redis_url.removeprefix("unix://")
+    path = single_url.removeprefix("unix://")
     cut = asyncio.Event()
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -184,33 +186,32 @@ async def test_an_answer_that_was_lost_does_not_commit_twice(store: Store, redis
     server.close()
     await server.wait_closed()
     await asyncio.sleep(0)
-    loaded = await store.load("w", "c")
+    loaded = await single.load("w", "c")
     assert loaded is not None
     assert [turn.text for turn in loaded.turns] == ["before", "once"]
 
 
-async def test_everything_is_bounded(store: Store, redis_url: str) -> None:
+async def test_everything_is_bounded(store: Store, raw: Client) -> None:
     """Old turns and events leave when there are too many; every key has a lifetime."""
     state = await put(store, None, fresh())
-    async with Redis.from_url(redis_url) as client:
-        await client.hset("npc:{w/c}:turns", "3", b"old")
-        await client.hset("npc:{w/c}:state", "turns", TURNS_KEPT + 3)
-        turn = replace(with_turn(state).turns[0], index=TURNS_KEPT + 3)
-        lots = [EVENT] * (EVENTS_KEPT + 1_000)
-        await store.commit(
-            replace(state, turns=(turn,)),
-            before=state,
-            events=lots,
-            answer=Answer(":minsu", "1", b"x"),
-        )
-        assert not await client.hexists("npc:{w/c}:turns", "3")
-        assert await client.xlen("npc:{w/c}:events") < EVENTS_KEPT + 300
-        await store.index_player("w", ":minsu", "c")
-        async for key in client.scan_iter():
-            assert await client.pttl(key) > 0, key
+    await raw.hset("npc:{w/c}:turns", "3", b"old")
+    await raw.hset("npc:{w/c}:state", "turns", TURNS_KEPT + 3)
+    turn = replace(with_turn(state).turns[0], index=TURNS_KEPT + 3)
+    lots = [EVENT] * (EVENTS_KEPT + 1_000)
+    await store.commit(
+        replace(state, turns=(turn,)),
+        before=state,
+        events=lots,
+        answer=Answer(":minsu", "1", b"x"),
+    )
+    assert not await raw.hexists("npc:{w/c}:turns", "3")
+    assert await raw.xlen("npc:{w/c}:events") < EVENTS_KEPT + 300
+    await store.index_player("w", ":minsu", "c")
+    async for key in raw.scan_iter():
+        assert await raw.pttl(key) > 0, key
 
 
-async def test_deleting_leaves_nothing(store: Store, redis_url: str) -> None:
+async def test_deleting_leaves_nothing(store: Store, raw: Client) -> None:
     """After deleting a conversation and its index the Redis is empty."""
     state = await put(store, None, fresh("a b/{c}"))
     done = await store.commit(
@@ -222,8 +223,7 @@ async def test_deleting_leaves_nothing(store: Store, redis_url: str) -> None:
     assert await store.conversations_of("w", "k:min su") == ["a b/{c}"]
     await store.delete_conversation("w", "a b/{c}")
     await store.forget_player("w", "k:min su")
-    async with Redis.from_url(redis_url) as client:
-        assert await client.dbsize() == 0
+    assert await raw.dbsize() == 0
 
 
 async def test_turns_are_read_backwards(store: Store) -> None:
@@ -235,34 +235,34 @@ async def test_turns_are_read_backwards(store: Store) -> None:
     assert await store.turns_before("w", "c", 0, 2) == []
 
 
-async def test_a_full_redis_still_reads(store: Store, redis_url: str) -> None:
+async def test_a_full_redis_still_reads(single: Store, single_url: str) -> None:
     """Out of memory, writing is store_unavailable with what to do, and reading goes on."""
-    state = await put(store, None, fresh())
-    async with Redis.from_url(redis_url) as client:
+    state = await put(single, None, fresh())
+    async with Redis.from_url(single_url) as client:
         await client.config_set("maxmemory", 1)
         with pytest.raises(StoreUnavailable, match="maxmemory") as caught:
-            await store.commit(with_turn(state), before=state)
+            await single.commit(with_turn(state), before=state)
         assert caught.value.retry_after_ms
-        assert await store.load("w", "c") == state
+        assert await single.load("w", "c") == state
         await client.config_set("maxmemory", 0)
-    await put(store, state, with_turn(state))
+    await put(single, state, with_turn(state))
 
 
-async def test_a_full_disk_is_store_unavailable(store: Store, redis_url: str) -> None:
+async def test_a_full_disk_is_store_unavailable(single: Store, single_url: str) -> None:
     """When Redis cannot write its files it says MISCONF, and we say what to do."""
-    state = await put(store, None, fresh())
-    async with Redis.from_url(redis_url) as client:
+    state = await put(single, None, fresh())
+    async with Redis.from_url(single_url) as client:
         # A folder where the snapshot should go makes every snapshot fail, as a full disk would.
-        (Path(redis_url.removeprefix("unix://")).parent / "dump.rdb" / "x").mkdir(parents=True)
+        (Path(single_url.removeprefix("unix://")).parent / "dump.rdb" / "x").mkdir(parents=True)
         await client.config_set("save", "3600 1")
         await client.bgsave()
         async with asyncio.timeout(10):
             while (await client.info("persistence"))["rdb_last_bgsave_status"] != "err":
                 await asyncio.sleep(0.05)
         with pytest.raises(StoreUnavailable, match="disk"):
-            await store.commit(with_turn(state), before=state)
+            await single.commit(with_turn(state), before=state)
         await client.config_set("save", "")
-    await put(store, state, with_turn(state))
+    await put(single, state, with_turn(state))
 
 
 async def test_a_redis_that_is_gone_is_store_unavailable() -> None:
@@ -290,7 +290,7 @@ async def test_conversations_of_a_world_are_found(store: Store) -> None:
     assert await store.conversations("none") == []
 
 
-async def test_consent_counts_from_when_it_was_given(store: Store, redis_url: str) -> None:
+async def test_consent_counts_from_when_it_was_given(store: Store, raw: Client) -> None:
     """Given again it goes back to the first time, taken back it is gone, as after being forgotten.
 
     It lapses with what is kept.
@@ -300,8 +300,7 @@ async def test_consent_counts_from_when_it_was_given(store: Store, redis_url: st
     await store.set_consent("w", ":minsu", Consent(9))
     assert await store.consent("w", ":minsu") == Consent(5)
     assert await store.consent("w2", ":minsu") is None
-    async with Redis.from_url(redis_url) as client:
-        assert await client.pttl("npc:{w/@%3Aminsu}:consent") > 86_400_000
+    assert await raw.pttl("npc:{w/@%3Aminsu}:consent") > 86_400_000
     await store.set_consent("w", ":minsu", None)
     assert await store.consent("w", ":minsu") is None
     await store.set_consent("w", ":minsu", Consent(12))
