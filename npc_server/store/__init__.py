@@ -3,7 +3,7 @@
 from npc_server.store.connect import redact
 from npc_server.store.embedded import EmbeddedRedis, FolderInUse, find_redis_server
 from npc_server.store.opening import open_beside, open_store
-from npc_server.store.records import Consent, Partial
+from npc_server.store.records import Consent, Partial, SavedSession
 from npc_server.store.store import (
     Answer,
     Committed,
@@ -28,6 +28,7 @@ __all__ = [
     "Partial",
     "Repeated",
     "RevisionConflict",
+    "SavedSession",
     "Store",
     "StoredEvent",
     "find_redis_server",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -74,3 +75,11 @@ def states_of(world: str) -> tuple[str, str]:
 def player_index(world: str, player: str) -> str:
     """Set: the conversations of a player in a world."""
     return f"npc:{{{quote(world, safe='')}/@{quote(player, safe='')}}}:conversations"
+
+
+def saved_session(token: str) -> str:
+    """String: a session that lost its connection.
+
+    The token itself is not in the name: whoever reads Redis' files cannot go on with a session.
+    """
+    return f"npc:{{@{hashlib.sha256(token.encode()).hexdigest()}}}:session"

@@ -23,7 +23,7 @@ from npc_server.conversation.model import (
 )
 from npc_server.errors import SetupError
 
-Kind = Literal["conversation", "turn", "partial", "consent"]
+Kind = Literal["conversation", "turn", "partial", "consent", "session"]
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 VERSION = 2
@@ -40,6 +40,7 @@ UPCASTERS: dict[Kind, dict[int, Upcaster]] = {
     "turn": {1: _as_it_is},
     "partial": {1: _as_it_is},
     "consent": {},
+    "session": {},
 }
 """By kind and version: makes the next version of it."""
 
@@ -175,3 +176,39 @@ def _with_tuples(record: dict[str, Any]) -> dict[str, Any]:
         if name in record:
             made[name] = tuple(kind(**item) for item in record[name])
     return {**record, **made}
+
+
+@dataclass(frozen=True, slots=True)
+class SavedSession:
+    """What a session that lost its connection goes on with, at any server.
+
+    Attributes:
+        world: Where it plays.
+        namespace: Of its player's id.
+        player: Its player's id, without the name space.
+        role: Of its key.
+        conversations: Those that it had open.
+        session: Its id.
+    """
+
+    world: str
+    namespace: str
+    player: str
+    role: str
+    conversations: tuple[str, ...]
+    session: str
+
+
+def encode_session(session: SavedSession) -> bytes:
+    """A session as it is stored."""
+    return orjson.dumps({"v": VERSION, **asdict(session)})
+
+
+def decode_session(raw: bytes) -> SavedSession:
+    """A session as it was stored.
+
+    Raises:
+        NewerRecord: A newer server wrote it.
+    """
+    record = read("session", raw)
+    return SavedSession(**{**record, "conversations": tuple(record["conversations"])})

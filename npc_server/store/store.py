@@ -20,9 +20,10 @@ from npc_server.store.keys import (
     ConversationKeys,
     player_consent,
     player_index,
+    saved_session,
     states_of,
 )
-from npc_server.store.records import Consent, Partial
+from npc_server.store.records import Consent, Partial, SavedSession
 from npc_server.store.script import Script
 
 TURNS_KEPT = 5_000
@@ -309,6 +310,21 @@ class Store:
         async with self._link.use() as client:
             raw = _bytes(await client.get(player_consent(world, player)))
         return None if raw is None else records.decode_consent(raw)
+
+    async def keep_session(self, token: str, session: SavedSession, life_ms: int) -> None:
+        """Keep what a session goes on with, for whoever comes with the token in time."""
+        async with self._link.use() as client:
+            await client.set(saved_session(token), records.encode_session(session), px=life_ms)
+
+    async def take_session(self, token: str) -> SavedSession | None:
+        """What was kept under a token, once: it is gone then.
+
+        Raises:
+            NewerRecord: A newer server wrote it.
+        """
+        async with self._link.use() as client:
+            raw = _bytes(await client.getdel(saved_session(token)))
+        return None if raw is None else records.decode_session(raw)
 
     async def delete_conversation(self, world: str, conversation: str) -> None:
         """Delete every key of a conversation."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from support import eventually
 
 from npc_server.config import Settings, Timeouts
 from npc_server.conversation import rules
@@ -23,6 +24,7 @@ from npc_server.store import (
     Partial,
     Repeated,
     RevisionConflict,
+    SavedSession,
     Store,
     open_store,
 )
@@ -49,6 +51,11 @@ async def put(store: Store, before: Conversation | None, after: Conversation) ->
     done = await store.commit(after, before=before, events=[EVENT])
     assert isinstance(done, Committed)
     return replace(after, revision=done.revision, seq=done.seq)
+
+
+async def names(raw: Client) -> list[bytes]:
+    """Every key, of all nodes of a Cluster."""
+    return [key async for key in raw.scan_iter()]
 
 
 async def test_what_is_committed_is_loaded(store: Store) -> None:
@@ -207,7 +214,7 @@ async def test_everything_is_bounded(store: Store, raw: Client) -> None:
     assert not await raw.hexists("npc:{w/c}:turns", "3")
     assert await raw.xlen("npc:{w/c}:events") < EVENTS_KEPT + 300
     await store.index_player("w", ":minsu", "c")
-    async for key in raw.scan_iter():
+    for key in await names(raw):
         assert await raw.pttl(key) > 0, key
 
 
@@ -223,7 +230,7 @@ async def test_deleting_leaves_nothing(store: Store, raw: Client) -> None:
     assert await store.conversations_of("w", "k:min su") == ["a b/{c}"]
     await store.delete_conversation("w", "a b/{c}")
     await store.forget_player("w", "k:min su")
-    assert await raw.dbsize() == 0
+    assert await names(raw) == []
 
 
 async def test_turns_are_read_backwards(store: Store) -> None:
@@ -307,3 +314,22 @@ async def test_consent_counts_from_when_it_was_given(store: Store, raw: Client) 
     assert await store.consent("w", ":minsu") == Consent(12)
     await store.forget_player("w", ":minsu")
     assert await store.consent("w", ":minsu") is None
+
+
+async def test_a_session_is_taken_up_once(store: Store, raw: Client) -> None:
+    """Who comes first with the token in time gets the session; nobody gets it twice."""
+    session = SavedSession("w", "key", "minsu", "player", ("c", "d"), "s")
+    await store.keep_session("token", session, 60_000)
+    (key,) = await names(raw)
+    assert b"token" not in key
+    assert 0 < await raw.pttl(key) <= 60_000
+    assert await store.take_session("other") is None
+    taken = await asyncio.gather(*(store.take_session("token") for _ in range(5)))
+    assert [each for each in taken if each] == [session]
+    await store.keep_session("token", session, 1)
+
+    async def lapsed() -> bool:
+        return not await names(raw)
+
+    await eventually(lapsed)
+    assert await store.take_session("token") is None

@@ -18,7 +18,13 @@ from npc_server.conversation.model import (
     Turn,
 )
 from npc_server.store import records
-from npc_server.store.keys import ConversationKeys, player_consent, player_index, states_of
+from npc_server.store.keys import (
+    ConversationKeys,
+    player_consent,
+    player_index,
+    saved_session,
+    states_of,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 ACT = Act(
@@ -73,6 +79,7 @@ STATE = Conversation(
 )
 PARTIAL = records.Partial("r", 1, "Well, ")
 CONSENT = records.Consent(1_700_000_000_000)
+SESSION = records.SavedSession("default", "key", "minsu", "player", ("smithy", "다리"), "s")
 LACKING = {
     "v1": (
         replace(TURN, degraded=None, gestures=(), replaced_by=None, actions=()),
@@ -98,6 +105,11 @@ def test_consent_can_be_read() -> None:
     assert records.decode_consent((GOLDEN / "v2" / "consent.json").read_bytes()) == CONSENT
 
 
+def test_a_session_can_be_read() -> None:
+    """Sessions came with version 2; their golden file decodes to today's value."""
+    assert records.decode_session((GOLDEN / "v2" / "session.json").read_bytes()) == SESSION
+
+
 def test_today_is_written_as_its_golden_files() -> None:
     """A change of what is stored needs a new version, and golden files for it."""
     folder = GOLDEN / f"v{records.VERSION}"
@@ -106,6 +118,7 @@ def test_today_is_written_as_its_golden_files() -> None:
         ("conversation", records.encode_conversation(STATE)),
         ("partial", records.encode_partial(PARTIAL)),
         ("consent", records.encode_consent(CONSENT)),
+        ("session", records.encode_session(SESSION)),
     ):
         golden = (folder / f"{name}.json").read_bytes()
         assert orjson.loads(made) == orjson.loads(golden)
@@ -156,6 +169,8 @@ def test_keys_of_a_conversation_share_their_tag() -> None:
     assert ConversationKeys.of("a", "b/c") != ConversationKeys.of("a/b", "c")
     assert player_index("w", "k:p") == "npc:{w/@k%3Ap}:conversations"
     assert player_consent("w", "k:p") == "npc:{w/@k%3Ap}:consent"
+    assert saved_session("secret").startswith("npc:{@")
+    assert "secret" not in saved_session("secret")
     begin, end = states_of("a/b")
     assert keys.state == f"{begin}c%7D%7Bd%20%C3%A9{end}"
 
@@ -168,6 +183,7 @@ def test_every_key_is_in_the_table() -> None:
         "answer",
         "conversations",
         "consent",
+        "session",
     }
     rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
     assert {row.split("}:")[1].split(":")[0] for row in rows} == kinds
