@@ -12,6 +12,7 @@ from npc_server.brains import Brain, Brains
 from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
 from npc_server.dialogue import Dialogue
+from npc_server.director import Director
 from npc_server.engines import create_engine
 from npc_server.engines.base import Engine
 from npc_server.errors import NpcError, StoreUnavailable
@@ -26,6 +27,7 @@ from npc_server.server.http import Routes
 from npc_server.server.keys import KeyFile
 from npc_server.server.session import Services
 from npc_server.speaking import Speaker
+from npc_server.stage import Stage
 from npc_server.store import EmbeddedRedis, Store, open_store
 
 log = get_logger(__name__)
@@ -55,7 +57,7 @@ class App:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[App]:
+async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterator[App]:
     """Run a server until the context ends; then end replies, workers and our own Redis.
 
     The server listens at once; ``App.loading`` tells when the model can answer.
@@ -64,7 +66,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
         SetupError: Port, data folder or settings cannot be used.
         StoreUnavailable: Redis does not answer.
     """
-    clock = Clock()
+    clock = clock or Clock()
     ids = Ids(clock)
     metrics = Metrics()
     async with contextlib.AsyncExitStack() as stack:
@@ -79,10 +81,12 @@ async def running(settings: Settings) -> AsyncIterator[App]:
         speaker = Speaker(brains, library, settings, metrics, clock)
         quotas = Quotas(settings, clock.monotonic)
         rooms = Rooms(store, metrics, clock)
+        director = Director(brains, library, settings, clock)
+        replies = Replies(store, rooms, speaker, director, quotas, settings, metrics, clock, ids)
         dialogue = Dialogue(
             store=store,
             rooms=rooms,
-            replies=Replies(store, rooms, speaker, quotas, settings, metrics, clock, ids),
+            replies=replies,
             library=library,
             quotas=quotas,
             settings=settings,
@@ -91,7 +95,8 @@ async def running(settings: Settings) -> AsyncIterator[App]:
             draining=asyncio.Event(),
         )
         keys = KeyFile(settings.data_dir / "keys.json")
-        services = Services(settings, keys, dialogue, metrics, clock, ids)
+        stage = Stage(store, rooms, replies, library, settings, clock, ids)
+        services = Services(settings, keys, dialogue, stage, metrics, clock, ids)
 
         async def ready() -> str | None:
             return await _what_is_missing(loading, store)

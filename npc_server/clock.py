@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 
@@ -15,10 +16,12 @@ class Clock:
     Attributes:
         wall_ms: Unix time in milliseconds.
         monotonic: Seconds from any start, never going back; for durations.
+        sleep: Waits for some seconds.
     """
 
     wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 def uuid7(unix_ms: int, random_bits: int) -> str:

@@ -91,6 +91,7 @@ class Timeouts(_Group):
     drain: float = Field(10, gt=0, description="Finishing replies before the server stops.")
     redis: float = Field(5, gt=0, description="One command to Redis.")
     decision: float = Field(10, gt=0, description="What an NPC does, before it speaks.")
+    director: float = Field(2, gt=0, description="Finding out who answers, if nobody is named.")
     confirm: float = Field(5, gt=0, description="The game's `action.result`; then it is refused.")
 
 

@@ -8,23 +8,28 @@ committed in another.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
-from npc_server import past
+from npc_server import past, staging
 from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
 from npc_server.conversation import rules
-from npc_server.conversation.model import Conversation, Member
+from npc_server.conversation.addressee import Addressees
+from npc_server.conversation.backchannel import is_backchannel
+from npc_server.conversation.model import Ask, Conversation, Member, Surroundings
 from npc_server.conversation.rules import Addressed, Change
+from npc_server.director import Director
 from npc_server.errors import (
+    BadMessage,
     Busy,
     Conflict,
     Forbidden,
-    NpcError,
-    StoreUnavailable,
+    NotFound,
     TooLarge,
 )
 from npc_server.library import Library
@@ -32,10 +37,12 @@ from npc_server.observability import get_logger
 from npc_server.prompt import ActionOutcome
 from npc_server.protocol import commands, events
 from npc_server.quota import Quotas
-from npc_server.replies import Replies
+from npc_server.replies import INPUT_SECONDS, Replies
 from npc_server.rooms import (
     TAIL_EVENTS,
+    Asking,
     Caller,
+    InputState,
     Room,
     Rooms,
     no_such_conversation,
@@ -74,6 +81,11 @@ class Dialogue:
     ids: Ids
     draining: asyncio.Event
 
+    @property
+    def director(self) -> Director:
+        """Who decides who speaks next."""
+        return self.replies.director
+
     async def open(self, caller: Caller, command: commands.ConversationOpen) -> None:
         """Open a conversation, new or known, and let the caller listen to it.
 
@@ -90,19 +102,20 @@ class Dialogue:
         room = None
         if command.conversation is not None:
             room = await self.rooms.find(caller.world, command.conversation)
-        if room is not None:
-            known = room.state.player(player.ref)
-            if known is None:
-                raise no_such_conversation()
-            await self._come_in(caller, command, room, known, greet=False)
+        if room is None:
+            state = self._begin(caller, command, player)
+            self.quotas.opening(caller.namespace, player.ref)
+            await self.store.index_player(caller.world, player.ref, state.id)
+            await self._come_in(caller, command, self.rooms.new(state), player)
             return
-        state = self._begin(caller, command, player)
-        self.quotas.opening(caller.namespace, player.ref)
-        await self.store.index_player(caller.world, player.ref, state.id)
-        await self._come_in(caller, command, Room(state), player, greet=command.greet == "auto")
+        known = room.state.player(player.ref)
+        if known is None:
+            known = self._newcomer(caller, command, room.state, player)
+            await self.store.index_player(caller.world, player.ref, room.state.id)
+        await self._come_in(caller, command, room, known)
 
     async def close(self, caller: Caller, command: commands.ConversationClose) -> None:
-        """Leave a conversation; a reply that is being spoken ends as cancelled.
+        """Leave a conversation; a reply that nobody else is told ends as cancelled.
 
         Raises:
             NotFound: It is not the caller's.
@@ -111,79 +124,81 @@ class Dialogue:
         room, player = await self.rooms.enter(caller, command)
 
         def decide(state: Conversation) -> Change:
-            change = room.settled(state, "cancelled")
-            return change.then(rules.closed(change.state, player))
+            change = Change(state)
+            if _only_for(state, player):
+                change = room.settled(state, "cancelled")
+            return change.then(rules.closed(change.state, _now(change.state, player)))
 
         async with room.lock:
             with room.holding() as live:
-                told = await self._commit_once(
-                    room, decide, caller, player, command, release_lease=True
-                )
+                told = await self.rooms.commit_once(room, decide, caller, player, command)
                 if told is not None:
-                    room.end(live)
+                    room.end_if_over(live)
                     room.publish(told)
                     room.listeners.pop(caller.session, None)
+                    room.inputs.pop(player.id, None)
+                    self.replies.go_on(room, "")
 
     async def say(self, caller: Caller, command: commands.Say) -> None:
-        """Take in what a player says, cut what it interrupts, and have the NPC answer.
+        """Take in what a player says, cut what it interrupts, and have whoever is meant answer.
 
         Raises:
             NotFound: The conversation is not the caller's, or an addressee is not in it.
+            Forbidden: Only a host may say who hears it.
             Conflict: The conversation is closed.
+            BadMessage: A whisper to nobody in particular.
             Busy: Every seat is taken and the queue is full.
             RateLimited: The player uses more than its quota.
         """
         self._refuse_when_draining()
+        if command.hearers and not caller.host:
+            raise Forbidden("Only a host may say who hears it. Leave 'hearers' out.")
         room, player = await self.rooms.enter(caller, command)
         turn, reply_turn = self.ids.new(), self.ids.new()
 
         def decide(state: Conversation) -> Change:
-            change = room.settled(state, "interrupted", player)
-            change = change.then(_stop_playing(room, change.state, player))
+            _refuse_if_away(state, player)
+            aside = _is_aside(room, state, player, command)
+            change = Change(state) if aside else self._take_floor(room, state, player)
+            found = self._addressed(change.state, player, command)
             change = change.then(
                 rules.said(
                     change.state,
                     player,
                     command.text,
-                    to=command.to,
+                    to=found.members,
                     whisper=command.whisper,
+                    hearers=command.hearers,
                     turn=turn,
                     now_ms=self.clock.wall_ms(),
                     command=command.id,
                 )
             )
-            if command.respond == "never":
+            if aside or command.respond == "never":
                 return change.then(rules.idle(change.state, turn))
-            speaker = change.state.npc_members()[0].id
             return change.then(
-                self._answered(room, change.state, caller, player, reply_turn, speaker)
+                self._answered(room, change.state, caller, player, found, reply_turn)
             )
 
         async with room.lock:
             with room.holding() as live:
-                told = await self._commit_once(
-                    room,
-                    decide,
-                    caller,
-                    player,
-                    command,
-                    turn,
-                    take_lease=command.respond == "auto",
-                )
+                told = await self.rooms.commit_once(room, decide, caller, player, command, turn)
                 if told is None:
                     return
-                room.end(live)
+                room.end_if_over(live)
             if self.settings.log_text:
                 log.info("said", conversation=room.state.id, turn=turn, text=command.text)
             room.publish(told)
-            room.playing.clear()
-            if command.respond == "auto":
-                self.replies.start(
-                    room, caller, command.id, player, deadline_ms=command.deadline_ms
-                )
+            room.playing = {key: n for key, n in room.playing.items() if key[1] != player.id}
+            room.inputs.pop(player.id, None)
+            room.remember(turn, Asking(command.id, command.deadline_ms))
+            self.replies.go_on(room, reply_turn)
 
     async def event(self, caller: Caller, command: commands.Event) -> None:
         """Something happens in the world; an NPC that perceives it may react.
+
+        Where nobody listens, nobody reacts. Where a reply is in flight, only what must be reacted
+        to cuts it.
 
         Raises:
             Forbidden: The caller is no host.
@@ -192,46 +207,42 @@ class Dialogue:
             Busy: Every seat is taken and the queue is full.
         """
         self._refuse_when_draining()
-        if not caller.host:
-            raise Forbidden("Only a host may tell what happens in the world.")
-        room, player = await self.rooms.enter_for(caller, command)
+        room, player = await self.rooms.enter_as_host(caller, command)
         turn, reply_turn = self.ids.new(), self.ids.new()
 
+        def decide(state: Conversation) -> Change:
+            reacts = bool(room.listeners) and (
+                command.respond == "must" or (command.respond == "auto" and state.reply is None)
+            )
+            change = room.settled(state, "interrupted") if reacts else Change(state)
+            change = change.then(
+                rules.happened(
+                    change.state,
+                    command.text,
+                    to=command.to,
+                    hearers=command.hearers,
+                    turn=turn,
+                    now_ms=self.clock.wall_ms(),
+                    command=command.id,
+                )
+            )
+            state = change.state
+            asks = _reactions(state, command, player, turn) if reacts else ()
+            if not asks:
+                return change if state.reply else change.then(rules.idle(state, turn))
+            self._admit(room, caller, player, asks[0])
+            state = rules.asked(state, asks)
+            return change.then(self.replies.next_up(state, reply_turn))
+
         async with room.lock:
-            speaker = _who_reacts(room, command)
-
-            def decide(state: Conversation) -> Change:
-                change = room.settled(state, "interrupted") if speaker else Change(state)
-                change = change.then(
-                    rules.happened(
-                        change.state,
-                        command.text,
-                        to=command.to,
-                        hearers=command.hearers,
-                        turn=turn,
-                        now_ms=self.clock.wall_ms(),
-                        command=command.id,
-                    )
-                )
-                state = change.state
-                if speaker is None:
-                    return change if state.reply else change.then(rules.idle(state, turn))
-                started = self._answered(
-                    room, state, caller, player, reply_turn, speaker, command.instructions
-                )
-                return change.then(started)
-
             with room.holding() as live:
-                told = await self._commit_once(
-                    room, decide, caller, player, command, turn, take_lease=speaker is not None
-                )
+                told = await self.rooms.commit_once(room, decide, caller, player, command, turn)
                 if told is None:
                     return
-                if speaker is not None:
-                    room.end(live)
+                room.end_if_over(live)
             room.publish(told)
-            if speaker is not None:
-                self.replies.start(room, caller, command.id, player)
+            room.remember(turn, Asking(command.id))
+            self.replies.go_on(room, reply_turn)
 
     async def action_result(self, caller: Caller, command: commands.ActionResult) -> None:
         """Take in what became of an action; a reply that waits for it goes on.
@@ -257,7 +268,7 @@ class Dialogue:
             )
 
         async with room.lock:
-            told = await self._commit_once(room, decide, caller, player, command)
+            told = await self.rooms.commit_once(room, decide, caller, player, command)
             if told is not None:
                 room.publish(told)
                 outcome = ActionOutcome(command.ok, command.reason, command.result)
@@ -268,25 +279,30 @@ class Dialogue:
 
         Raises:
             NotFound: The conversation is not the caller's, or there is no such reply.
+            Forbidden: It is being said to another player.
         """
         room, player = await self.rooms.enter(caller, command)
 
+        def decide(state: Conversation) -> Change:
+            reply = state.reply
+            if reply is None or command.turn not in {None, reply.turn}:
+                return _cut_played(room, state, player, command)
+            if player.id not in reply.hearers:
+                raise no_such_reply()
+            if not caller.host and not rules.takes_floor(state, player):
+                raise Forbidden("This reply is said to somebody else, who alone may cut it.")
+            change = room.settled(state, "interrupted", player, command.heard_chars)
+            return change.then(
+                rules.settling(change.state, Change(rules.yielded(change.state, player)))
+            )
+
         async with room.lock:
             with room.holding() as live:
-                hit = live is not None and command.turn in {None, live.speech.reply.turn}
-
-                def decide(state: Conversation) -> Change:
-                    if hit:
-                        return room.settled(state, "interrupted", player, command.heard_chars)
-                    return _cut_played(room, state, player, command)
-
-                told = await self._commit_once(
-                    room, decide, caller, player, command, release_lease=hit
-                )
+                told = await self.rooms.commit_once(room, decide, caller, player, command)
                 if told is not None:
-                    if hit:
-                        room.end(live)
+                    room.end_if_over(live)
                     room.publish(told)
+                    self.replies.go_on(room, "")
 
     async def regenerate(self, caller: Caller, command: commands.Regenerate) -> None:
         """Have the NPC say its newest reply anew; the old one is heard no more.
@@ -302,22 +318,24 @@ class Dialogue:
         turn = self.ids.new()
 
         def decide(state: Conversation) -> Change:
-            position = self.replies.speaker.queue_position(state, player.ref, Priority.PLAYER)
+            old = state.turn(command.turn)
+            npc = old.speaker if old else None
+            position = self.replies.speaker.queue_position(state, npc, player.ref, Priority.PLAYER)
             change = rules.regenerated(
                 state, player, command.turn, turn=turn, queue_position=position
             )
-            self._admit(room, caller, player)
+            self._admit(room, caller, player, Ask(npc, None, None, player.ref))
             return change
 
         async with room.lock:
-            told = await self._commit_once(
-                room, decide, caller, player, command, turn, take_lease=True
-            )
+            told = await self.rooms.commit_once(room, decide, caller, player, command, turn)
             if told is None:
                 return
             room.publish(told)
             room.playing.clear()
-            self.replies.start(room, caller, command.id, player)
+            reply = room.state.reply
+            room.remember((reply and reply.root) or "", Asking(command.id))
+            self.replies.go_on(room, turn)
 
     async def allow(self, caller: Caller, player: commands.Player, *, anew: bool) -> None:
         """Note what a player allows to be done with what it says.
@@ -343,9 +361,20 @@ class Dialogue:
             NotFound: The conversation is not the caller's.
         """
         room, player = await self.rooms.enter(caller, command)
+        before = room.inputs.get(player.id, ("idle", 0.0))[0]
+        if command.state == "idle":
+            room.inputs.pop(player.id, None)
+        else:
+            until = self.clock.monotonic() + INPUT_SECONDS
+            room.inputs[player.id] = (command.state, until)
+        if command.state != before:
+            self._tell_presence(room, player, command.state)
+        self.replies.let_players_speak(room)
         if command.state != "idle" and not self.draining.is_set():
-            typed = rules.typing(room.state, player, command.text or "")
-            self.replies.warm(room, typed, player.ref)
+            typed = command.text or ""
+            found = self.director.addressed(room.state, player.id, typed)
+            state = rules.typing(room.state, player, typed, found.members)
+            self.replies.warm(room, state, player.ref)
 
     async def playback(self, caller: Caller, command: commands.Playback) -> None:
         """Note how far the player has heard a reply.
@@ -430,6 +459,11 @@ class Dialogue:
             if room.listeners.pop(caller.session, None) is None:
                 continue
             room.hand_over()
+            member = room.state.player(caller.ref())
+            if member is not None and not room.online(member):
+                room.inputs.pop(member.id, None)
+                self.replies.let_players_speak(room)
+                self._tell_presence(room, member, "idle")
             if room.live is not None and not room.listeners:
                 self.replies.abandon_soon(room, room.live)
         self.rooms.drop_unused()
@@ -450,35 +484,26 @@ class Dialogue:
         await self.replies.close()
 
     async def _come_in(
-        self,
-        caller: Caller,
-        command: commands.ConversationOpen,
-        room: Room,
-        player: Member,
-        *,
-        greet: bool,
+        self, caller: Caller, command: commands.ConversationOpen, room: Room, player: Member
     ) -> None:
-        greeting = self.replies.speaker.greeting(room.state) if greet else None
         turn = self.ids.new()
+        new = not room.state.revision
+        opening = self._opening(room.state, command, player) if new else ()
 
         def decide(state: Conversation) -> Change:
-            change = rules.opened(state, player)
-            if greeting is None:
-                return change
-            speaker = state.npc_members()[0].id
-            return change.then(
-                rules.reply_started(
-                    change.state, turn=turn, speaker=speaker, answers=None, queue_position=0
-                )
-            )
+            change = Change(state)
+            if state.player(player.ref) is None:
+                change = rules.joined(state, player, self.settings.limits.members)
+            change = change.then(rules.opened(change.state, _now(change.state, player)))
+            for step in opening:
+                change = change.then(step(change.state))
+            return change.then(self.replies.next_up(change.state, turn))
 
         async with room.lock:
+            was_online = room.online(player)
             try:
                 told = await self.rooms.commit(
-                    room,
-                    decide,
-                    answer=Answer(player.ref, command.id, b"{}"),
-                    take_lease=greeting is not None,
+                    room, decide, answer=Answer(player.ref, command.id, b"{}")
                 )
             except RevisionConflict:
                 raise Conflict("This conversation was opened just now. Open it again.") from None
@@ -490,12 +515,48 @@ class Dialogue:
                 room.deadlines[player.ref] = command.deadline_ms
             caller.send(opened)
             room.publish(item for item in fresh if item.event.seq != opened.seq)
+            self._tell_presences(room, caller, player, was_online=was_online)
             if room.live is not None:
                 caller.send(room.live.speech.snapshot())
                 room.hand_over()
-            if greeting is not None and fresh:
-                self.replies.start(room, caller, command.id, player, canned=greeting)
+            room.remember("", Asking(command.id))
+            self.replies.go_on(room, turn)
+            self.replies.look_after(room)
+        self.replies.stir(room)
         self.replies.warm(room)
+
+    def _opening(
+        self, state: Conversation, command: commands.ConversationOpen, player: Member
+    ) -> tuple[Callable[[Conversation], Change], ...]:
+        """What happens as a new conversation begins: the scene's opening, else a greeting."""
+        if command.greet == "never":
+            return ()
+        scene = self.library.scene(state.around.scene) if state.around.scene else None
+        if scene is not None and scene.opening:
+            return staging.opening(scene, player, self.ids, self.clock)
+        line = self.replies.speaker.greeting(state)
+        if line is None:
+            return ()
+        ask = Ask(state.npc_members()[0].id, None, None, player.ref, line=line)
+        return (lambda state: Change(rules.asked(state, (ask,))),)
+
+    def _tell_presences(
+        self, room: Room, caller: Caller, player: Member, *, was_online: bool
+    ) -> None:
+        """Tell the others that a player is there, and the player which of them are."""
+        if not was_online:
+            self._tell_presence(room, player, "idle")
+        for other in room.state.players():
+            if other.id != player.id:
+                doing = room.inputs.get(other.id, ("idle", 0.0))[0]
+                caller.send(_presence(room, other, doing))
+
+    def _tell_presence(self, room: Room, member: Member, doing: InputState) -> None:
+        others = tuple(p.ref for p in room.state.players() if p.id != member.id)
+        event = _presence(room, member, doing)
+        for listener in room.listeners.values():
+            if listener.ref() in others:
+                listener.send(event)
 
     async def _opened(
         self,
@@ -525,25 +586,93 @@ class Dialogue:
             ],
             limited=None if complete else True,
             reply=state.reply.turn if state.reply else None,
+            invite=state.invite or None,
+            branch=state.branch,
+            scene=staging.scene_view(state.around),
         )
 
     def _begin(
         self, caller: Caller, command: commands.ConversationOpen, player: Member
     ) -> Conversation:
-        npcs = []
-        for choice in command.npcs:
-            wanted = commands.NpcChoice(npc=choice) if isinstance(choice, str) else choice
-            persona = self.library.get(wanted.npc)
-            name = wanted.name or persona.name
-            npcs.append(Member(wanted.member or persona.id, "npc", name, persona.id))
-        return rules.begin(
+        around, npcs = self._set_out(command, player)
+        npcs = npcs or [staging.npc_member(self.library, choice) for choice in command.npcs]
+        if len(npcs) >= self.settings.limits.members:
+            raise BadMessage(
+                f"A conversation has {self.settings.limits.members} members at most.",
+                details={"field": "npcs"},
+            )
+        state = rules.begin(
             command.conversation or self.ids.new(),
             caller.world,
             player,
             npcs,
             locale=command.locale or caller.locale,
             now_ms=self.clock.wall_ms(),
+            invite=secrets.token_urlsafe(12),
+            seed=self.ids.bits(32),
+            around=around,
         )
+        scene = self.library.scene(command.scene) if command.scene else None
+        return replace(state, facts=dict(scene.facts)) if scene else state
+
+    def _set_out(
+        self, command: commands.ConversationOpen, player: Member
+    ) -> tuple[Surroundings | None, list[Member]]:
+        """The surroundings and the NPCs of the scene that was asked for, if one was."""
+        if command.scene is None:
+            return None, []
+        scene = self.library.scene(command.scene)
+        if command.npcs:
+            raise BadMessage(
+                "A scene brings its NPCs along. Leave 'npcs' out, and send conversation.join for "
+                "more.",
+                details={"field": "npcs"},
+            )
+        return staging.surroundings(scene, player.id), staging.cast(self.library, scene)
+
+    def _newcomer(
+        self,
+        caller: Caller,
+        command: commands.ConversationOpen,
+        state: Conversation,
+        player: Member,
+    ) -> Member:
+        """The member as whom a player comes into a conversation that others began.
+
+        Raises:
+            NotFound: It has no invite, and its host has nobody there either.
+        """
+        invited = command.invite is not None and secrets.compare_digest(
+            command.invite, state.invite
+        )
+        own = any(p.ref.startswith(f"{caller.namespace}:") for p in state.players())
+        if not (invited and state.invite) and not (caller.host and own):
+            raise no_such_conversation()
+        return player
+
+    def _addressed(self, state: Conversation, player: Member, command: commands.Say) -> Addressees:
+        found = self.director.addressed(
+            state,
+            player.id,
+            command.text,
+            to=command.to,
+            gaze=command.gaze,
+            hearers=command.hearers,
+        )
+        if command.whisper and not found.members and len(state.npc_members()) > 1:
+            raise BadMessage(
+                "To whom do you whisper? Name the members in 'to'.", details={"field": "to"}
+            )
+        return found
+
+    def _take_floor(self, room: Room, state: Conversation, player: Member) -> Change:
+        """What ends when a player speaks: replies to it, what NPCs tell one another, what plays."""
+        change = Change(state)
+        if rules.takes_floor(state, player):
+            change = room.settled(state, "interrupted", player)
+        change = change.then(_stop_playing(room, change.state, player))
+        yielding = Change(rules.yielded(change.state, player))
+        return change.then(rules.settling(change.state, yielding))
 
     def _answered(
         self,
@@ -551,61 +680,26 @@ class Dialogue:
         state: Conversation,
         caller: Caller,
         player: Member,
+        found: Addressees,
         reply_turn: str,
-        speaker: str,
-        instructions: str | None = None,
     ) -> Change:
-        ambient = state.turns[-1].kind == "event"
-        priority = Priority.AMBIENT if ambient else Priority.PLAYER
-        self._admit(room, caller, player, priority)
-        return rules.reply_started(
-            state,
-            turn=reply_turn,
-            speaker=speaker,
-            answers=state.turns[-1],
-            queue_position=self.replies.speaker.queue_position(state, player.ref, priority),
-            ambient=ambient,
-            instructions=instructions,
-        )
+        """Who answers what a player just said."""
+        turn = state.turns[-1]
+        asks = self.director.asks(state, turn, player, found)
+        if not asks:
+            change = Change(state)
+            for npc in found.members or tuple(npc.id for npc in state.npc_members()[:1]):
+                ask = Ask(npc, turn.id, turn.id, player.ref)
+                change = change.then(rules.silent(change.state, ask, npc, "out_of_earshot"))
+            return change.then(rules.idle(change.state, turn.id))
+        self._admit(room, caller, player, asks[0])
+        return self.replies.next_up(rules.asked(state, asks), reply_turn)
 
-    def _admit(
-        self, room: Room, caller: Caller, player: Member, priority: Priority = Priority.PLAYER
-    ) -> None:
+    def _admit(self, room: Room, caller: Caller, player: Member, ask: Ask) -> None:
         self.quotas.speaking(caller.namespace, player.ref, replaces=1 if room.live else 0)
         if room.live is None:
-            self.replies.speaker.admit(room.state, priority)
-
-    async def _commit_once(
-        self,
-        room: Room,
-        decide: Any,
-        caller: Caller,
-        player: Member,
-        command: commands.InConversation,
-        turn: str | None = None,
-        *,
-        take_lease: bool = False,
-        release_lease: bool = False,
-    ) -> list[Addressed] | None:
-        """Commit and acknowledge; a repeated command gets its first answer and ``None`` comes."""
-        ack = events.Ack(re=command.id, conversation=room.state.id, turn=turn)
-        answer = Answer(player.ref, command.id, ack.encode())
-        try:
-            told = await self.rooms.commit(
-                room, decide, answer=answer, take_lease=take_lease, release_lease=release_lease
-            )
-        except NpcError as error:
-            if isinstance(error, StoreUnavailable):
-                raise
-            body = await self.store.answer(room.state.world, room.state.id, answer)
-            if body is None:
-                raise
-            told = body
-        if isinstance(told, bytes):
-            caller.send(events.Ack.model_validate_json(told))
-            return None
-        caller.send(ack)
-        return told
+            priority = Priority.AMBIENT if ask.ambient else Priority.PLAYER
+            self.replies.speaker.admit(room.state, ask.speaker, priority)
 
     def _refuse_one_too_many(self, caller: Caller, conversation: str | None) -> None:
         allowed = self.settings.limits.conversations
@@ -628,22 +722,64 @@ def _player(caller: Caller, command: commands.ConversationOpen) -> Member:
     return Member(chosen.id, "player", chosen.name or chosen.id, caller.ref(chosen.id))
 
 
-def _who_reacts(room: Room, command: commands.Event) -> str | None:
-    """The NPC that reacts to an event: the first that it concerns, else the first to perceive it.
+def _reactions(
+    state: Conversation, command: commands.Event, player: Member, turn: str
+) -> tuple[Ask, ...]:
+    """Who reacts to an event: those whom it concerns, else one of those who perceive it."""
+    heard = state.turns[-1].hearers
+    npcs = [npc.id for npc in state.npc_members() if npc.id in heard]
+    concerned: list[str | None] = [npc for npc in npcs if npc in command.to]
+    open_: list[str | None] = [None] if len(npcs) > 1 else [*npcs]
+    return tuple(
+        Ask(
+            npc,
+            turn,
+            turn,
+            player.ref,
+            ambient=True,
+            instructions=command.instructions,
+            must=command.respond == "must",
+        )
+        for npc in (concerned or open_)
+    )
 
-    Where a reply is in flight, only what must be reacted to cuts it. Where nobody listens, nobody
-    reacts.
-    """
-    if (
-        not room.listeners
-        or command.respond == "never"
-        or (command.respond == "auto" and room.live is not None)
-    ):
-        return None
-    npcs = [npc.id for npc in room.state.npc_members()]
-    concerned = [npc for npc in npcs if npc in command.to]
-    perceiving = [npc for npc in npcs if not command.hearers or npc in command.hearers]
-    return next(iter((*concerned, *perceiving)), None)
+
+def _is_aside(room: Room, state: Conversation, player: Member, command: commands.Say) -> bool:
+    """Whether a player only tells that it listens, while an NPC speaks to it."""
+    playing = any(member == player.id for _, member in room.playing)
+    if not playing and (state.reply is None or player.id not in state.reply.hearers):
+        return False
+    if command.overlap is not None:
+        return command.overlap == "backchannel"
+    return is_backchannel(command.text)
+
+
+def _only_for(state: Conversation, player: Member) -> bool:
+    """Whether the reply in flight is for nobody but a player, or nobody else is here."""
+    others = {m.id for m in state.here() if m.kind == "player" and m.id != player.id}
+    reply = state.reply
+    return reply is not None and (not others or not others & set(reply.hearers))
+
+
+def _now(state: Conversation, member: Member) -> Member:
+    """A member as it is by now."""
+    return state.member(member.id) or member
+
+
+def _refuse_if_away(state: Conversation, player: Member) -> None:
+    if not state.closed and _now(state, player).presence != "here":
+        raise Conflict("You closed this conversation. Send conversation.open with its id to go on.")
+
+
+def _presence(room: Room, member: Member, doing: InputState) -> events.PlayerPresence:
+    return events.PlayerPresence(
+        conversation=room.state.id, member=member.id, online=room.online(member), input=doing
+    )
+
+
+def no_such_reply() -> NotFound:
+    """The same for one that does not exist and for one that was not heard."""
+    return NotFound("There is no such reply in this conversation.")
 
 
 def _stop_playing(room: Room, state: Conversation, player: Member) -> Change:

@@ -23,7 +23,6 @@ from typing import Any, BinaryIO, Literal
 import orjson
 
 from npc_server.config import Settings
-from npc_server.conversation import rules
 from npc_server.conversation.audience import heard_by, was_cut
 from npc_server.conversation.model import Conversation, Member, Turn
 from npc_server.errors import ConfigError, NotFound
@@ -347,7 +346,7 @@ async def _consented(
     state = await store.load(world, conversation)
     if state is None:  # it was forgotten meanwhile
         return None
-    turns = await store.turns_before(world, conversation, rules.next_index(state), UNBOUNDED)
+    turns = await store.turns_before(state, state.next, UNBOUNDED)
     state = replace(state, turns=tuple(turns))
     # Asked for last: what is taken back now still counts.
     players = [member.ref for member in state.members if member.kind == "player"]

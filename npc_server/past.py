@@ -9,10 +9,9 @@ from npc_server.conversation.audience import heard_by, was_cut
 from npc_server.conversation.model import Conversation, Member, Turn
 from npc_server.errors import NotFound
 from npc_server.protocol import events
-from npc_server.store import Store
+from npc_server.store import TURNS_KEPT, Store
 
 EXPORT_PAGE = 200
-ALL_TURNS = 100_000
 
 
 async def history(
@@ -30,10 +29,10 @@ async def history(
     Raises:
         NotFound: There is no such turn.
     """
-    end = rules.next_index(state) if before is None else await _index_of(store, state, before)
-    turns = await store.turns_before(state.world, state.id, end, limit + 1)
+    end = state.next if before is None else await index_of(store, state, before)
+    turns = await store.turns_before(state, end, limit + 1)
     heard = heard_by(turns[-limit:], player.id)
-    return [_as_told(turn) for turn in heard], len(turns) > limit
+    return [as_told(turn) for turn in heard], len(turns) > limit
 
 
 async def export(store: Store, state: Conversation, ref: str) -> list[dict[str, Any]]:
@@ -41,9 +40,9 @@ async def export(store: Store, state: Conversation, ref: str) -> list[dict[str, 
     player = state.player(ref)
     if player is None:
         return []
-    turns = await store.turns_before(state.world, state.id, rules.next_index(state), ALL_TURNS)
+    turns = await store.turns_at(state.world, state.id, kept_indices(state))
     heard = [
-        _as_told(turn).model_dump(exclude_none=True)
+        as_told(turn).model_dump(exclude_none=True)
         for turn in heard_by(turns, player.id, replaced=True)
     ]
     about = {
@@ -57,18 +56,29 @@ async def export(store: Store, state: Conversation, ref: str) -> list[dict[str, 
     return [{**about, "turns": chunk} for chunk in chunks]
 
 
-async def _index_of(store: Store, state: Conversation, turn: str) -> int:
+def kept_indices(state: Conversation) -> range:
+    """The indices of all turns that may be kept, of every branch."""
+    return range(max(0, state.next - TURNS_KEPT), state.next)
+
+
+async def index_of(store: Store, state: Conversation, turn: str) -> int:
+    """The index of a turn of this branch.
+
+    Raises:
+        NotFound: There is no such turn.
+    """
     found = next((t.index for t in state.turns if t.id == turn), None)
     if found is None:
         oldest = state.turns[0].index if state.turns else 0
-        older = await store.turns_before(state.world, state.id, oldest, ALL_TURNS)
+        older = await store.turns_before(state, oldest, TURNS_KEPT)
         found = next((t.index for t in older if t.id == turn), None)
     if found is None:
         raise NotFound("There is no such turn in this conversation.")
     return found
 
 
-def _as_told(turn: Turn) -> events.HistoryTurn:
+def as_told(turn: Turn) -> events.HistoryTurn:
+    """A turn as one member heard it, in the wire's words."""
     done = [
         events.PastAction(call=a.call, name=a.name, args=a.args, ok=a.ok, reason=a.reason)
         for a in turn.actions
@@ -83,4 +93,5 @@ def _as_told(turn: Turn) -> events.HistoryTurn:
         cut=was_cut(turn),
         replaced_by=turn.replaced_by,
         actions=done or None,
+        redacted=turn.redacted or None,
     )

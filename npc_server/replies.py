@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 
 from npc_server.acting import Call, Propose
@@ -11,8 +12,9 @@ from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
 from npc_server.conversation import rules
 from npc_server.conversation.audience import player_refs
-from npc_server.conversation.model import Conversation, Member
+from npc_server.conversation.model import Ask, Conversation, Member, Reply
 from npc_server.conversation.rules import Addressed, Change, Outcome
+from npc_server.director import Director, Pick
 from npc_server.errors import Busy, NpcError, StoreUnavailable
 from npc_server.observability import Metrics, bind, get_logger
 from npc_server.persona import Action
@@ -20,7 +22,7 @@ from npc_server.prompt import ActionOutcome
 from npc_server.protocol import events
 from npc_server.protocol.events import error_event
 from npc_server.quota import Quotas
-from npc_server.rooms import Caller, Live, Room, Rooms
+from npc_server.rooms import Asking, Live, Room, Rooms
 from npc_server.scheduler import Priority
 from npc_server.speaking import Speaker
 from npc_server.speech import Speech
@@ -31,9 +33,16 @@ log = get_logger(__name__)
 FLUSH_SECONDS = 1.0
 """Who takes a reply over may miss what was said in the last second; clients are told to forget it.
 Flushing oftener costs more than all else that is done for a token."""
-RENEW_EVERY = 3
-"""Flushes between two renewals of the lease: every three seconds."""
 COMMIT_PATIENCE_SECONDS = 60
+
+INPUT_SECONDS = 5.0
+"""So long a player counts as typing or speaking after it last said so."""
+
+LOOK_SECONDS = 0.5
+"""So often a server looks whether the one that speaks a reply is still there."""
+
+ATTEMPTS = 3
+"""A reply whose server dies is begun so often; one that kills them all must not go on for ever."""
 
 
 class Replies:
@@ -43,6 +52,7 @@ class Replies:
         store: Where everything is kept.
         rooms: The conversations in use.
         speaker: Makes replies.
+        director: Decides who speaks next.
         quotas: What players may use up.
         settings: Whether text may be logged, by when a reply has begun, and how long the game may
             take to confirm an action.
@@ -56,6 +66,7 @@ class Replies:
         store: Store,
         rooms: Rooms,
         speaker: Speaker,
+        director: Director,
         quotas: Quotas,
         settings: Settings,
         metrics: Metrics,
@@ -63,6 +74,7 @@ class Replies:
         ids: Ids,
     ) -> None:
         self.speaker = speaker
+        self.director = director
         self._store = store
         self._rooms = rooms
         self._quotas = quotas
@@ -74,50 +86,196 @@ class Replies:
         self._ids = ids
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(
-        self,
-        room: Room,
-        caller: Caller,
-        command: str,
-        player: Member,
-        *,
-        canned: str | None = None,
-        deadline_ms: int | None = None,
-    ) -> None:
-        """Begin to make the reply that the room's state announces. Hold the lock.
-
-        Args:
-            room: Whose state has it.
-            caller: Who asked for it.
-            command: The id of the command that did.
-            player: For whom it was asked.
-            canned: An authored line to say instead of asking the engine.
-            deadline_ms: By when its first sentence is to have begun; by default as the player
-                asked when opening the conversation, else as the settings say.
-        """
+    def start(self, room: Room) -> None:
+        """Begin to make the reply that the room's state announces. Hold the lock."""
         state = room.state
-        if state.reply is None:
+        reply = state.reply
+        if reply is None:
             raise RuntimeError("no reply was begun")
-        audience = player_refs(state, state.reply.hearers)
+        audience = player_refs(state, reply.hearers)
+        asking = room.asked.get(reply.root or "", Asking())
         speech = Speech(
             state.id,
-            state.reply,
+            reply,
             self._clock,
             lambda e: room.tell(e, audience),
-            deadline_ms=deadline_ms or self._deadline_of(room, player),
+            deadline_ms=self._deadline_of(room, reply, asking),
         )
-        live = Live(speech, caller, command, player.ref)
-        live.go.set()
+        live = Live(speech, asking, reply.player)
         room.live = live
+        self.let_players_speak(room)
         if room.warming is not None:
             room.warming.cancel()
-        live.tasks.append(self._spawn(self._speak(room, live, state, canned)))
+        live.tasks.append(self._spawn(self._speak(room, live, state)))
         live.tasks.append(self._spawn(self._keep_alive(room, live)))
 
-    def _deadline_of(self, room: Room, player: Member) -> int | None:
-        if room.state.reply is not None and room.state.reply.ambient:
+    def let_players_speak(self, room: Room) -> None:
+        """While a player who would hear it speaks or types, a reply does not begin.
+
+        It waits ``INPUT_SECONDS`` in all at most: one who types without end must not silence it.
+        """
+        live = room.live
+        if live is None or live.speech.text:
+            return
+        now = self._clock.monotonic()
+        until = room.speaks_or_types(live.speech.reply.hearers, now)
+        until = min(until, live.speech.asked + INPUT_SECONDS)
+        if until <= now:
+            live.go.open("input")
+            return
+        live.go.shut("input")
+        asyncio.get_running_loop().call_later(until - now, self.let_players_speak, room)
+
+    def _deadline_of(self, room: Room, reply: Reply, asking: Asking) -> int | None:
+        if reply.ambient:
             return None
-        return room.deadlines.get(player.ref, self._deadline_ms)
+        return asking.deadline_ms or room.deadlines.get(reply.player, self._deadline_ms)
+
+    def next_up(self, state: Conversation, turn: str) -> Change:
+        """The beginning of the reply that waits first, if the floor is free and its NPC is known.
+
+        Args:
+            state: As it will be.
+            turn: The id that the reply gets.
+        """
+        if state.reply is not None or state.hold or state.closed or not state.asks:
+            return Change(state)
+        ask = state.asks[0]
+        if ask.speaker is None:
+            return Change(state)
+        if state.member(ask.speaker) not in state.here():
+            return rules.silent(state, ask, ask.speaker, "gone")
+        position = self.speaker.queue_position(state, ask.speaker, ask.player, _priority(ask))
+        return rules.begun(
+            state, ask, turn=turn, queue_position=position, now_ms=self._clock.wall_ms()
+        )
+
+    def go_on(self, room: Room, turn: str) -> None:
+        """After a commit: make the reply that it began, or find out who is next. Hold the lock.
+
+        Args:
+            room: The conversation.
+            turn: The id of the reply that the commit may have begun.
+        """
+        reply = room.state.reply
+        if reply is not None and reply.turn == turn:
+            self.start(room)
+        elif reply is None and room.state.asks and room.listeners:
+            self._spawn(self._advance(room))
+
+    async def _advance(self, room: Room) -> None:
+        """Find out who is next, and let it speak."""
+        try:
+            while room.state.asks and room.listeners and not room.state.hold:
+                state = room.state
+                if state.reply is not None:
+                    return
+                ask = state.asks[0]
+                pick = await self.director.pick(state, ask) if ask.speaker is None else None
+                if await self._give_floor(room, ask, pick):
+                    return
+        except (StoreUnavailable, Busy, Fenced) as error:
+            log.warning("floor_not_given", reason=str(error))
+
+    async def _give_floor(self, room: Room, ask: Ask, pick: Pick | None) -> bool:
+        """Commit who speaks, or that nobody does; whether there is nothing more to find out."""
+        turn = self._ids.new()
+
+        def decide(state: Conversation) -> Change:
+            if ask not in state.asks or state.reply is not None:
+                return Change(state)
+            if ask.speaker is not None:
+                return self.next_up(state, turn)
+            if pick is None:
+                kept = tuple(other for other in state.asks if other is not ask and other != ask)
+                return rules.settling(state, Change(replace(state, asks=kept)))
+            if pick.silence is not None:
+                return rules.silent(state, ask, pick.npc, pick.silence)
+            known = replace(ask, speaker=pick.npc)
+            asks = tuple(known if other == ask else other for other in state.asks)
+            return self.next_up(replace(state, asks=asks), turn)
+
+        async with room.lock:
+            if room.live is not None:
+                return True
+            told = await self._rooms.commit(room, decide)
+            if isinstance(told, bytes):
+                return True
+            room.publish(told)
+            if room.state.reply is not None and room.state.reply.turn == turn:
+                self.start(room)
+                return True
+        return False
+
+    def stir(self, room: Room) -> None:
+        """Have the NPCs speak of themselves when it has been silent for long, if they may."""
+        alive = room.stirring is not None and not room.stirring.done()
+        if room.state.around.ambient.on and room.listeners and not alive:
+            room.stirring = self._spawn(self._stirring(room))
+
+    async def _stirring(self, room: Room) -> None:
+        while room.listeners and room.state.around.ambient.on and not room.state.closed:
+            before = room.state.revision
+            await self._clock.sleep(room.state.around.ambient.after_s)
+            state = room.state
+            now = self._clock.monotonic()
+            everyone = [m.id for m in state.here()]
+            busy = state.reply or state.asks or state.hold or state.revision != before
+            if busy or room.speaks_or_types(everyone, now) or not self.director.has_budget(state):
+                continue
+            on_account = next(iter(room.listeners.values())).ref()
+            ask = Ask(None, None, None, on_account, ambient=True)
+
+            def decide(state: Conversation, ask: Ask = ask) -> Change:
+                free = state.reply is None and not state.asks
+                return Change(rules.asked(state, (ask,))) if free else Change(state)
+
+            try:
+                async with room.lock:
+                    await self._rooms.commit(room, decide)
+                await self._advance(room)
+            except (StoreUnavailable, Busy, Fenced) as error:
+                log.warning("nobody_stirred", reason=str(error))
+
+    def look_after(self, room: Room) -> None:
+        """Watch a reply that another server is speaking, or has left unfinished."""
+        watched = room.watching is not None and not room.watching.done()
+        if room.is_foreign(room.state) and not watched:
+            room.watching = self._spawn(self._watch(room))
+
+    async def _watch(self, room: Room) -> None:
+        """Take a foreign reply over as soon as its server is gone; until then look now and then."""
+        wait = 0.0
+        while room.listeners and room.is_foreign(room.state):
+            await asyncio.sleep(wait)
+            wait = LOOK_SECONDS
+            try:
+                async with room.lock:
+                    await self.take_over(room)
+            except (StoreUnavailable, Busy, Fenced) as error:
+                log.debug("not_taken_over", reason=str(error))
+
+    async def take_over(self, room: Room) -> None:
+        """Say a reply anew whose server is gone, if it is. Hold the lock.
+
+        Raises:
+            Busy: The other server is still there; or others commit all the time.
+            StoreUnavailable: Nothing was committed.
+        """
+        state = room.state
+        if state.reply is None or not room.is_foreign(state):
+            return
+        last = state.reply.attempt >= ATTEMPTS
+
+        def decide(state: Conversation) -> Change:
+            if state.reply is None:
+                return Change(state)
+            return room.settled(state, "error") if last else rules.taken_over(state)
+
+        told = await self._rooms.commit(room, decide)
+        if not isinstance(told, bytes):
+            room.publish(told)
+        self.go_on(room, state.reply.turn)
 
     def warm(self, room: Room, state: Conversation | None = None, owner: str = "") -> None:
         """Read the prompt so far into the model, unless a reply is being made.
@@ -128,8 +286,10 @@ class Replies:
             owner: On whose account.
         """
         busy = room.warming is not None and not room.warming.done()
-        if room.live is None and not busy:
-            room.warming = self._spawn(self.speaker.warm(state or room.state, owner))
+        state = state or room.state
+        npc = _likeliest(state)
+        if room.live is None and not busy and npc is not None:
+            room.warming = self._spawn(self.speaker.warm(state, npc, owner))
 
     async def abandon(self, room: Room, live: Live) -> None:
         """End a reply as cancelled: what was sent of it stays."""
@@ -138,9 +298,7 @@ class Replies:
                 return
             with room.holding():
                 try:
-                    told = await self._rooms.commit(
-                        room, lambda state: room.settled(state, "cancelled"), release_lease=True
-                    )
+                    told = await self._rooms.commit(room, lambda state: _given_up(room, state))
                 except (StoreUnavailable, Busy, Fenced) as error:
                     log.warning("abandoned_reply_not_committed", reason=str(error))
                 else:
@@ -159,30 +317,31 @@ class Replies:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _speak(self, room: Room, live: Live, state: Conversation, canned: str | None) -> None:
+    async def _speak(self, room: Room, live: Live, state: Conversation) -> None:
         bind(conversation=state.id, turn=live.speech.reply.turn)
         ambient = live.speech.reply.ambient
-        with self._quotas.replying(live.caller.namespace, live.asker) as spend:
+        with self._quotas.replying(live.asker.partition(":")[0], live.asker) as spend:
             try:
                 outcome = await self.speaker.speak(
                     state,
                     live.speech,
                     live.go,
-                    canned,
                     propose=self._proposing(room, live),
                     priority=Priority.AMBIENT if ambient else Priority.PLAYER,
                     owner=live.asker,
                 )
             except NpcError as error:
                 log.warning("reply_failed", code=error.code, reason=error.message)
-                outcome = self._failed(live, error)
+                outcome = self._failed(room, live, error)
             except Exception:
                 log.exception("reply_failed")
-                outcome = self._failed(live, NpcError(NpcError.wire_message))
+                outcome = self._failed(room, live, NpcError(NpcError.wire_message))
             finally:
                 # Also for a reply that was cut: else who cuts every one pays for none.
                 spend(live.speech.spent)
         live.outcome = outcome
+        if outcome.finish in {"stop", "length"}:
+            live.following = self.director.following(room.state, live.speech.reply, outcome.text)
         if self._log_text:
             log.info("replied", text=outcome.text)
         try:
@@ -238,23 +397,30 @@ class Replies:
         if room.live is not live:
             raise asyncio.CancelledError
 
-    def _failed(self, live: Live, error: NpcError) -> Outcome:
+    def _failed(self, room: Room, live: Live, error: NpcError) -> Outcome:
         self._metrics.errors.labels(error.code).inc()
-        live.caller.send(error_event(error, live.command, live.speech.conversation))
+        told = error_event(error, live.asking.command, live.speech.conversation)
+        room.tell(told, (live.asker,))
         return live.speech.outcome("error", {})
 
     async def _finish(self, room: Room, live: Live, outcome: Outcome) -> None:
         """Commit the end of a reply, patiently: the player has heard it already."""
         patience = self._clock.monotonic() + COMMIT_PATIENCE_SECONDS
         wait = 0.1
+        turn = self._ids.new()
+
+        def decide(state: Conversation) -> Change:
+            change = room.settled(state, outcome.finish)
+            if not room.listeners:
+                return change
+            return change.then(self.next_up(change.state, turn))
+
         while True:
             async with room.lock:
                 if room.live is not live:
                     return
                 try:
-                    told = await self._rooms.commit(
-                        room, lambda state: room.settled(state, outcome.finish), release_lease=True
-                    )
+                    told = await self._rooms.commit(room, decide)
                 except (StoreUnavailable, Busy) as error:
                     if self._clock.monotonic() > patience:
                         log.error("reply_lost", reason=error.message)
@@ -270,13 +436,14 @@ class Replies:
                         room.publish(told)
                     live.tasks[-1].cancel()
                     self._metrics.replies.labels(outcome.finish).inc()
+                    self.go_on(room, turn)
                     break
             await asyncio.sleep(wait)
             wait = min(2.0, wait * 2)
-        if room.listeners:
-            self.warm(room)
-        else:
+        if not room.listeners:
             self._rooms.drop_unused()
+        elif room.live is None:
+            self.warm(room)
 
     def _lose(self, room: Room, live: Live) -> None:
         """Give a reply up; what the store holds of it is settled when the room is used next."""
@@ -288,16 +455,15 @@ class Replies:
     async def _keep_alive(self, room: Room, live: Live) -> None:
         """Keep a partial text in the store for whoever takes over, and the lease."""
         state, reply = room.state, live.speech.reply
-        flushed, beats = "", 0
+        flushed = ""
         while room.live is live:
             await asyncio.sleep(FLUSH_SECONDS)
-            beats += 1
             try:
                 if live.speech.text != flushed and room.fence is not None:
                     flushed = live.speech.text
                     partial = Partial(reply.turn, reply.attempt, flushed)
                     await self._store.flush_partial(state.world, state.id, partial, room.fence)
-                elif beats % RENEW_EVERY == 0 and room.fence is not None:
+                elif room.fence is not None:
                     await self._store.renew(state.world, state.id, room.fence)
             except StoreUnavailable as error:
                 log.warning("flush_failed", reason=error.message)
@@ -318,3 +484,23 @@ class Replies:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _priority(ask: Ask) -> Priority:
+    return Priority.AMBIENT if ask.ambient else Priority.PLAYER
+
+
+def _likeliest(state: Conversation) -> Member | None:
+    """The NPC that is likely to speak next: the one that is spoken to, or that spoke last."""
+    npcs = {npc.id: npc for npc in state.npc_members()}
+    for turn in reversed(state.turns):
+        for member in (*turn.to, turn.speaker):
+            if member in npcs:
+                return npcs[member]
+    return next(iter(npcs.values()), None)
+
+
+def _given_up(room: Room, state: Conversation) -> Change:
+    """The end of the reply in flight and of all that waits: nobody is there to hear it."""
+    change = room.settled(state, "cancelled")
+    return change.then(rules.settling(change.state, Change(replace(change.state, asks=()))))

@@ -8,22 +8,34 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from npc_server.clock import Clock
 from npc_server.conversation import rules
-from npc_server.conversation.model import Conversation, Member, ReplyFinish
+from npc_server.conversation.model import Ask, Conversation, Member, Reply, ReplyFinish
 from npc_server.conversation.rules import Addressed, Change, Outcome
-from npc_server.errors import Busy, Forbidden, NotFound, StoreUnavailable
+from npc_server.errors import Busy, Forbidden, NotFound, NpcError, StoreUnavailable
 from npc_server.observability import Metrics
 from npc_server.prompt import ActionOutcome
 from npc_server.protocol import commands, events
-from npc_server.speech import Speech
-from npc_server.store import Answer, Durable, Owned, Repeated, RevisionConflict, Store
+from npc_server.speech import Gate, Speech
+from npc_server.store import (
+    Answer,
+    Durable,
+    Owned,
+    Partial,
+    Repeated,
+    RevisionConflict,
+    Store,
+)
+
+InputState = Literal["typing", "speaking", "idle"]
 
 ROOMS_KEPT = 1_000
+ASKED_KEPT = 64
 COMMIT_ATTEMPTS = 5
 TAIL_EVENTS = 200
 
@@ -89,23 +101,36 @@ class Live:
 
     Attributes:
         speech: What is known of it so far.
-        caller: Who asked for it.
-        command: The id of the command that did.
-        asker: The namespaced id of the player for whom it was asked.
-        go: Cleared while a command may be about to cut it, so that nothing more is said.
+        asking: Who asked for it, and how.
+        asker: The namespaced id of the player on whose account it is.
+        go: Shut while nothing may be said: a command may be about to cut it, or a player speaks.
         outcome: How it went, once it is complete.
+        following: Who is to answer it, once it is complete.
         tasks: What works on it.
         pending: The action that the game is to carry out, if it has not told of it yet.
     """
 
     speech: Speech
-    caller: Caller
-    command: str
+    asking: Asking
     asker: str
-    go: asyncio.Event = field(default_factory=asyncio.Event)
+    go: Gate = field(default_factory=Gate)
     outcome: Outcome | None = None
+    following: tuple[Ask, ...] = ()
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     pending: Pending | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How a reply was asked for.
+
+    Attributes:
+        command: The id of the command, if one did.
+        deadline_ms: By when it is to have begun, if the command said so.
+    """
+
+    command: str | None = None
+    deadline_ms: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -114,26 +139,53 @@ class Room:
 
     Attributes:
         state: As committed last.
+        now_ms: Unix milliseconds.
         lock: Held from a decision to its commit.
         listeners: Sessions that have it open.
         live: The reply that this process is speaking.
         fence: The number of the lease under which it does.
+        partial: What is known of a reply in flight that this process is not speaking.
         playing: By (turn, member), how far a reply that still plays was heard, in code points.
+        inputs: By member, what a player is doing, and until when that counts (monotonic seconds).
+        asked: By turn, how it asked for an answer.
         deadlines: By namespaced player id, by when replies have begun, in milliseconds, as the
             player asked when opening the conversation.
         warming: Reads the prompt so far into the model.
+        stirring: Has NPCs speak of themselves.
+        watching: Waits for the end of a reply that another server speaks.
         stale: Set where a commit may have taken place without our knowing.
     """
 
     state: Conversation
+    now_ms: Callable[[], int]
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     listeners: dict[str, Caller] = field(default_factory=dict)
     live: Live | None = None
     fence: int | None = None
+    partial: Partial | None = None
     playing: dict[tuple[str, str], int] = field(default_factory=dict)
+    inputs: dict[str, tuple[InputState, float]] = field(default_factory=dict)
+    asked: OrderedDict[str, Asking] = field(default_factory=OrderedDict)
     deadlines: dict[str, int] = field(default_factory=dict)
     warming: asyncio.Task[None] | None = None
+    stirring: asyncio.Task[None] | None = None
+    watching: asyncio.Task[None] | None = None
     stale: bool = False
+
+    def remember(self, turn: str, asking: Asking) -> None:
+        """Keep how a turn asked for an answer, for a while."""
+        self.asked[turn] = asking
+        while len(self.asked) > ASKED_KEPT:
+            self.asked.popitem(last=False)
+
+    def online(self, member: Member) -> bool:
+        """Whether a session of a player listens."""
+        return any(caller.ref() == member.ref for caller in self.listeners.values())
+
+    def speaks_or_types(self, hearers: Iterable[str], now: float) -> float:
+        """Until when a player among some members speaks or types; 0 where none does."""
+        lapses = (self.inputs.get(member, ("idle", 0.0))[1] for member in hearers)
+        return max((until for until in lapses if until > now), default=0.0)
 
     def publish(self, addressed: Iterable[Addressed]) -> None:
         """Send events to everyone who listens and may know of them."""
@@ -193,12 +245,12 @@ class Room:
         """Let the reply in flight say nothing more while a command may be about to cut it."""
         live = self.live
         if live is not None:
-            live.go.clear()
+            live.go.shut("command")
         try:
             yield live
         finally:
             if live is not None and self.live is live:
-                live.go.set()
+                live.go.open("command")
 
     def end(self, live: Live | None) -> None:
         """Stop what works on a reply; its end is committed already, or never will be."""
@@ -208,6 +260,18 @@ class Room:
             self.live = None
         for task in live.tasks:
             task.cancel()
+
+    def end_if_over(self, live: Live | None) -> None:
+        """Stop what works on a reply that the committed state has no more."""
+        reply = self.state.reply
+        if live is not None and (reply is None or reply.turn != live.speech.reply.turn):
+            self.end(live)
+
+    def is_foreign(self, state: Conversation) -> bool:
+        """Whether a reply is in flight that this process is not speaking."""
+        if state.reply is None:
+            return False
+        return self.live is None or self.live.speech.reply.turn != state.reply.turn
 
     def settled(
         self,
@@ -223,21 +287,31 @@ class Room:
             finish: Why it ends, unless it was complete already.
             player: Who cuts it.
             heard: How much that player heard; else the last playback, else all that was sent.
-
-        Raises:
-            Busy: Another server is speaking it.
         """
         if state.reply is None:
             return Change(state)
+        turn = state.reply.turn
+        cuts = {m: chars for (t, m), chars in self.playing.items() if t == turn}
+        if player is None:
+            cuts = {}
+        elif heard is not None:
+            cuts[player.id] = heard
         live = self.live
-        if live is None or live.speech.reply.turn != state.reply.turn:
-            raise Busy("A reply is on its way from another server. Try again.", retry_after_ms=500)
-        if player is not None and heard is None:
-            heard = self.playing.get((state.reply.turn, player.id))
-        cuts = {} if player is None or heard is None else {player.id: heard}
+        if live is None or live.speech.reply.turn != turn:
+            return rules.reply_done(state, self._told_elsewhere(state.reply, finish, cuts))
         if live.outcome is not None:
-            return rules.reply_done(state, replace(live.outcome, heard=cuts))
+            following = () if player is not None else live.following
+            return rules.reply_done(state, replace(live.outcome, heard=cuts), following)
         return rules.reply_done(state, live.speech.outcome(finish, cuts))
+
+    def _told_elsewhere(
+        self, reply: Reply, finish: ReplyFinish, heard: Mapping[str, int]
+    ) -> Outcome:
+        """How a reply went that another server spoke, as far as it was kept."""
+        known = self.partial if self.partial and self.partial.turn == reply.turn else None
+        return Outcome(
+            text=known.text if known else "", finish=finish, at_ms=self.now_ms(), heard=heard
+        )
 
 
 class Rooms:
@@ -254,6 +328,10 @@ class Rooms:
         self._metrics = metrics
         self._clock = clock
         self._rooms: OrderedDict[tuple[str, str], Room] = OrderedDict()
+
+    def new(self, state: Conversation) -> Room:
+        """A room for a conversation."""
+        return Room(state, self._clock.wall_ms)
 
     def all(self) -> tuple[Room, ...]:
         """Those in memory."""
@@ -282,23 +360,20 @@ class Rooms:
                 self.drop(room)
 
     async def find(self, world: str, conversation: str) -> Room | None:
-        """The room of a conversation, loaded if need be; a reply that died is settled first.
-
-        Raises:
-            Busy: Another server is speaking its reply.
-        """
+        """The room of a conversation, loaded if need be."""
         room = self._rooms.get((world, conversation))
         if room is None:
             state = await self._store.load(world, conversation)
             room = self._rooms.get((world, conversation))
             if room is None and state is not None:
-                room = Room(state)
+                room = self.new(state)
                 self.keep(room)
-        if room is not None and room.live is None and (room.stale or room.state.reply):
+        if room is not None and room.stale:
             async with room.lock:
                 if room.stale and not await self._refresh(room):
                     return None
-                await self._settle_orphan(room)
+        if room is not None and room.is_foreign(room.state):
+            room.partial = await self._store.partial(world, conversation)
         return room
 
     async def enter(
@@ -316,6 +391,19 @@ class Rooms:
         if room is None or member is None:
             raise no_such_conversation()
         return room, member
+
+    async def enter_as_host(
+        self, caller: Caller, command: commands.InConversation
+    ) -> tuple[Room, Member]:
+        """``enter_for``, for what only a host may do.
+
+        Raises:
+            NotFound: There is no such conversation of the caller.
+            Forbidden: The caller is no host.
+        """
+        if not caller.host:
+            raise Forbidden(f"Only a host may send '{command.type}'.")
+        return await self.enter_for(caller, command)
 
     async def enter_for(
         self, caller: Caller, command: commands.InConversation
@@ -342,10 +430,10 @@ class Rooms:
         decide: Callable[[Conversation], Change],
         *,
         answer: Answer | None = None,
-        take_lease: bool = False,
-        release_lease: bool = False,
     ) -> list[Addressed] | bytes:
         """Decide and commit; decide anew where another replica was faster. Hold the lock.
+
+        Whoever begins a reply takes the lease, whoever ends it gives the lease back.
 
         Returns:
             The events with their ``seq``; or, for a repeated command, its first answer.
@@ -357,19 +445,23 @@ class Rooms:
             StoreUnavailable: Nothing was committed.
         """
         for _ in range(COMMIT_ATTEMPTS):
-            change = decide(room.state)
+            before = room.state
+            change = decide(before)
+            begins = _spoken(change.state) not in {None, _spoken(before)}
+            ends = before.reply is not None and change.state.reply is None
+            foreign = room.is_foreign(before) and _spoken(before) != _spoken(change.state)
             try:
                 done = await self._store.commit(
                     change.state,
-                    before=room.state if room.state.revision else None,
+                    before=before if before.revision else None,
                     events=[_durable(item) for item in change.events],
                     answer=answer,
-                    take_lease=take_lease,
-                    release_lease=release_lease,
+                    take_lease=begins or foreign,
+                    release_lease=ends,
                     fence=room.fence if room.live else None,
                 )
             except RevisionConflict:
-                if not room.state.revision or not await self._refresh(room):
+                if not before.revision or not await self._refresh(room):
                     raise
                 continue
             except StoreUnavailable:
@@ -391,6 +483,37 @@ class Rooms:
             ]
         raise Busy("This conversation changes all the time. Try again.", retry_after_ms=200)
 
+    async def commit_once(
+        self,
+        room: Room,
+        decide: Callable[[Conversation], Change],
+        caller: Caller,
+        player: Member,
+        command: commands.InConversation,
+        turn: str | None = None,
+    ) -> list[Addressed] | None:
+        """Commit and acknowledge; a repeated command gets its first answer and ``None`` comes.
+
+        Raises:
+            NpcError: It was refused, and not carried out before either.
+        """
+        ack = events.Ack(re=command.id, conversation=room.state.id, turn=turn)
+        answer = Answer(player.ref, command.id, ack.encode())
+        try:
+            told = await self.commit(room, decide, answer=answer)
+        except NpcError as error:
+            if isinstance(error, StoreUnavailable):
+                raise
+            body = await self._store.answer(room.state.world, room.state.id, answer)
+            if body is None:
+                raise
+            told = body
+        if isinstance(told, bytes):
+            caller.send(events.Ack.model_validate_json(told))
+            return None
+        caller.send(ack)
+        return told
+
     async def _refresh(self, room: Room) -> bool:
         """Load what others, or we without knowing, have committed, and tell of it."""
         state = room.state
@@ -405,22 +528,6 @@ class Rooms:
             room.tell(event, item.audience)
         return True
 
-    async def _settle_orphan(self, room: Room) -> None:
-        state = room.state
-        if state.reply is None or room.live is not None:
-            return
-        partial = await self._store.partial(state.world, state.id)
-        known = partial is not None and partial.turn == state.reply.turn
-        text = partial.text if partial and known else ""
-        outcome = Outcome(text=text, finish="error", at_ms=self._clock.wall_ms())
-
-        def decide(state: Conversation) -> Change:
-            return rules.reply_done(state, outcome) if state.reply else Change(state)
-
-        told = await self.commit(room, decide, take_lease=True, release_lease=True)
-        if not isinstance(told, bytes):
-            room.publish(told)
-
 
 def no_such_conversation() -> NotFound:
     """The same for one that does not exist and for one that is somebody else's."""
@@ -428,6 +535,11 @@ def no_such_conversation() -> NotFound:
         "There is no such conversation of yours in this world. "
         "Open it first with conversation.open."
     )
+
+
+def _spoken(state: Conversation) -> tuple[str, int] | None:
+    """Which reply is in flight, and in which attempt."""
+    return (state.reply.turn, state.reply.attempt) if state.reply else None
 
 
 def _unused(room: Room) -> bool:

@@ -20,6 +20,7 @@ from npc_server.acting import Propose
 from npc_server.brains import Brain, Brains
 from npc_server.clock import Clock
 from npc_server.config import Settings
+from npc_server.conversation.audience import heard_by
 from npc_server.conversation.model import Conversation, Member, NpcState, ReplyFinish
 from npc_server.conversation.rules import Outcome
 from npc_server.engines.base import Adapter, GenerateRequest, Piece, Usage
@@ -43,7 +44,7 @@ from npc_server.protocol.emotion import Emotion
 from npc_server.reply import Instructions, Learnt, Part, ReplyParser, Sentence, learn
 from npc_server.reply.repetition import other_settings
 from npc_server.scheduler import Grant, Priority, Recalled
-from npc_server.speech import Speech
+from npc_server.speech import Gate, Speech
 
 log = get_logger(__name__)
 
@@ -96,7 +97,7 @@ class Utterance:
     npc: Member
     persona: Persona
     speech: Speech
-    go: asyncio.Event
+    go: Gate
     priority: Priority
     owner: str
     propose: Propose
@@ -141,29 +142,30 @@ class Speaker:
         self._learn = lru_cache(LEARNT)(learn)
         self._index = lru_cache(INDEXED)(Instructions)
 
-    def queue_position(self, state: Conversation, owner: str, priority: Priority) -> int:
-        """How many replies would be made before one that is asked for now."""
-        return self._brain(state).scheduler.position(priority, owner)
+    def queue_position(
+        self, state: Conversation, npc: str | None, owner: str, priority: Priority
+    ) -> int:
+        """How many replies would be made before one that is asked of an NPC now."""
+        return self._brain(state, npc).scheduler.position(priority, owner)
 
-    def admit(self, state: Conversation, priority: Priority) -> None:
-        """Check that one more reply could be made.
+    def admit(self, state: Conversation, npc: str | None, priority: Priority) -> None:
+        """Check that one more reply could be made by an NPC.
 
         Raises:
             Busy: The queue is full.
         """
-        self._brain(state).scheduler.admit(priority)
+        self._brain(state, npc).scheduler.admit(priority)
 
     def greeting(self, state: Conversation) -> str | None:
-        """A line with which the NPC begins, the same for the same conversation."""
+        """A line with which the first NPC begins, the same for the same conversation."""
         greetings = self._library.get(state.npc_members()[0].ref).greetings
-        return greetings[_number(state.id) % len(greetings)] if greetings else None
+        return greetings[state.seed % len(greetings)] if greetings else None
 
     async def speak(
         self,
         state: Conversation,
         speech: Speech,
-        go: asyncio.Event,
-        canned: str | None = None,
+        go: Gate,
         *,
         propose: Propose,
         priority: Priority = Priority.PLAYER,
@@ -175,7 +177,6 @@ class Speaker:
             state: With the reply in flight.
             speech: Takes what is found.
             go: Nothing is said while it is cleared.
-            canned: An authored line to say instead of asking an engine.
             propose: Commits an action and sends it to the game.
             priority: The class of the request.
             owner: On whose account engines share their time fairly.
@@ -185,30 +186,30 @@ class Speaker:
             NotFound: The persona is gone.
         """
         npc = _npc(state, speech.reply.speaker)
-        persona = self._library.get(npc.ref)
+        persona = _as_allowed(self._library.get(npc.ref), state.npcs.get(npc.id))
         utterance = Utterance(state, npc, persona, speech, go, priority, owner, propose)
         utterance.decision, utterance.outcome = acting.done_before(speech.reply)
-        if canned is not None:
+        if speech.reply.line is not None:
             speech.seated()
-            await self._recite(utterance, canned)
+            await self._recite(utterance, speech.reply.line)
             return speech.outcome("stop", {})
         with self._filler_by_deadline(utterance):
             finish = await self._from_chain(utterance)
         if not speech.answered:
             speech.degrade("canned")
-            await self._recite(utterance, whole_line(persona, speech.reply.turn))
+            await self._recite(utterance, whole_line(persona, _chance(state, speech)))
             finish = "stop"
         self._count(speech)
         return speech.outcome(finish, {})
 
-    async def warm(self, state: Conversation, owner: str = "") -> None:
+    async def warm(self, state: Conversation, npc: Member, owner: str = "") -> None:
         """Read the prompt so far into the model, so that the next reply begins sooner.
 
         Args:
             state: As it is, or as it would be if what a player has typed so far were said.
+            npc: Who is going to answer.
             owner: On whose account.
         """
-        npc = state.npc_members()[0]
         try:
             persona = self._library.get(npc.ref)
             brain = self._brains.of(persona.engine)
@@ -232,8 +233,10 @@ class Speaker:
         """The effective prompt of a recent reply, for people who tune personas."""
         return self._prompter.shown(turn)
 
-    def _brain(self, state: Conversation) -> Brain:
-        return self._brains.of(self._library.get(state.npc_members()[0].ref).engine)
+    def _brain(self, state: Conversation, npc: str | None) -> Brain:
+        member = state.member(npc) if npc else None
+        speaker = member or state.npc_members()[0]
+        return self._brains.of(self._library.get(speaker.ref).engine)
 
     async def _from_chain(self, utterance: Utterance) -> ReplyFinish:
         """The reply from the first engine that gives one; nothing is said where none does."""
@@ -260,7 +263,7 @@ class Speaker:
             sampling=sampling_for(brain, persona),
             affinity=affinity_of(state, utterance.npc),
             stop=stops(state.members),
-            seed=_number(speech.reply.turn),
+            seed=_seed(state, speech),
             adapter=self._adapter(brain, persona),
         )
         finish = await self._scheduled(brain, utterance, request, parser)
@@ -315,7 +318,7 @@ class Speaker:
                             _instructed(utterance, prompt),
                             utterance.persona,
                             affinity=affinity_of(utterance.state, utterance.npc),
-                            seed=_number(utterance.speech.reply.turn),
+                            seed=_seed(utterance.state, utterance.speech),
                             seconds=self._timeouts.decision,
                             adapter=self._adapter(brain, utterance.persona),
                         )
@@ -407,7 +410,12 @@ class Speaker:
                         looked = now
                         limit.reschedule(min(end, now + self._timeouts.stall))
                     if not go.is_set():
+                        waited = loop.time()
+                        limit.reschedule(None)
                         await go.wait()
+                        looked = loop.time()
+                        end += looked - waited
+                        limit.reschedule(min(end, looked + self._timeouts.stall))
                     parts = parser.feed(piece.text)
                     if short and (first := _first_sentence(parts)):
                         speech.take(first)
@@ -448,7 +456,7 @@ class Speaker:
             if not utterance.go.is_set():
                 timer = loop.call_later(LOOK_AGAIN_SECONDS, fill)
             elif not speech.text:
-                line = filler(utterance.persona, speech.reply.turn)
+                line = filler(utterance.persona, _chance(utterance.state, speech))
                 speech.fill(line, utterance.emotion)
 
         timer = loop.call_later(left - min(HEADROOM_SECONDS, left / 4), fill)
@@ -537,16 +545,31 @@ def _npc(state: Conversation, member: str) -> Member:
     return npc
 
 
+def _as_allowed(persona: Persona, npc: NpcState | None) -> Persona:
+    """The persona with the actions that the game lets it take now."""
+    if npc is None or npc.actions is None:
+        return persona
+    allowed = tuple(action for action in persona.actions if action.name in npc.actions)
+    return persona.model_copy(update={"actions": allowed})
+
+
 def _instructed(utterance: Utterance, prompt: Prompt) -> tuple[Message, ...]:
-    wanted = utterance.speech.reply.instructions
-    if wanted is None:
+    own = utterance.speech.reply.instructions
+    wanted = " ".join(filter(None, (utterance.state.instructions, own)))
+    if not wanted:
         return prompt.messages
     return instructed(prompt.messages, utterance.persona, wanted)
 
 
 def _earlier(state: Conversation, npc: Member) -> tuple[str, ...]:
-    own = [turn.text for turn in state.turns if turn.speaker == npc.id]
-    return tuple(own[-EARLIER_REPLIES:])
+    """What it must not say again: its own last lines, and of NPCs among themselves the others'."""
+    among = state.reply is not None and state.reply.ambient
+    said = [
+        turn.text
+        for turn in heard_by(state.turns, npc.id)
+        if turn.speaker == npc.id or (among and turn.kind == "reply")
+    ]
+    return tuple(said[-EARLIER_REPLIES:])
 
 
 def _rest(request: GenerateRequest, made: Sequence[str]) -> GenerateRequest:
@@ -567,5 +590,10 @@ def _first_sentence(parts: Sequence[Part]) -> Sequence[Part]:
     return parts[: ends[0] + 1] if ends else ()
 
 
-def _number(text: str) -> int:
-    return zlib.crc32(text.encode())
+def _seed(state: Conversation, speech: Speech) -> int:
+    return zlib.crc32(_chance(state, speech).encode())
+
+
+def _chance(state: Conversation, speech: Speech) -> str:
+    """From what the chance of a reply is drawn: its place in the conversation, not the hour."""
+    return f"{state.seed}/{speech.reply.number}"

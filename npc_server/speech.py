@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -31,6 +32,34 @@ class Timing:
     asked: float
     seated: float | None = None
     first: float | None = None
+
+
+class Gate:
+    """Whether something may be said now: there may be several reasons against it."""
+
+    def __init__(self) -> None:
+        self._against: set[str] = set()
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def shut(self, reason: str) -> None:
+        """Nothing is said for a while."""
+        self._against.add(reason)
+        self._open.clear()
+
+    def open(self, reason: str) -> None:
+        """The reason is gone."""
+        self._against.discard(reason)
+        if not self._against:
+            self._open.set()
+
+    def is_set(self) -> bool:
+        """Whether nothing is against it."""
+        return self._open.is_set()
+
+    async def wait(self) -> None:
+        """Wait until nothing is against it."""
+        await self._open.wait()
 
 
 class Speech:
@@ -76,6 +105,11 @@ class Speech:
         self._timing = Timing(clock.monotonic())
         self._deadline_ms = deadline_ms
         self._before = (0, 0)
+
+    @property
+    def asked(self) -> float:
+        """When it was asked for, in monotonic seconds."""
+        return self._timing.asked
 
     @property
     def emotion(self) -> Emotion | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from npc_server.conversation.model import Conversation, Turn
+from npc_server.conversation.model import Conversation, Surroundings, Turn
 
 
 def heard_by(turns: Iterable[Turn], member: str, *, replaced: bool = False) -> tuple[Turn, ...]:
@@ -29,10 +29,37 @@ def was_cut(turn: Turn) -> bool:
     return turn.finish == "interrupted" or bool(turn.heard)
 
 
+def audible(state: Conversation, speaker: str) -> tuple[str, ...]:
+    """Member ids of those here who hear what a member says now, the speaker first.
+
+    Where there are groups, those of the speaker's own; otherwise, or inside of it, whoever is
+    within earshot as far as distances are known.
+    """
+    around = state.around
+    own = _group_of(around, speaker)
+    near = [speaker]
+    for member in state.here():
+        if member.id == speaker or (around.groups and _group_of(around, member.id) != own):
+            continue
+        metres = around.distances.get(pair(speaker, member.id))
+        if metres is None or metres <= around.earshot_m:
+            near.append(member.id)
+    return tuple(near)
+
+
+def pair(one: str, other: str) -> str:
+    """Under what the distance between two members stands."""
+    return "|".join(sorted((one, other)))
+
+
 def player_refs(state: Conversation, members: Iterable[str]) -> tuple[str, ...]:
     """The namespaced player ids among some members: those to whom an event is sent."""
     wanted = set(members)
     return tuple(m.ref for m in state.members if m.kind == "player" and m.id in wanted)
+
+
+def _group_of(around: Surroundings, member: str) -> str | None:
+    return next((name for name, group in around.groups.items() if member in group), None)
 
 
 def _as_heard(turn: Turn, member: str) -> Turn:

@@ -70,6 +70,9 @@ class Hello(Command):
     world: Name = Field("default", description="The playthrough; nothing crosses it.")
     client: Client | None = None
     player: Player
+    role: Literal["player", "host"] | None = Field(
+        None, description="`player` gives a host's powers up: it hears only what its player hears."
+    )
     features: Annotated[list[Name], Field(max_length=32)] = []
     clock_ms: Milliseconds | None = Field(None, description="The client's monotonic clock.")
     timezone: Annotated[str, Field(max_length=64)] | None = None
@@ -103,7 +106,11 @@ class ConversationOpen(Command):
     type: Literal["conversation.open"]
     conversation: Id | None = Field(None, description="Its id; without one the server makes one.")
     npcs: Annotated[list[Id | NpcChoice], Field(max_length=15)] = Field(
-        [], description="The NPCs; needed when the conversation is new."
+        [], description="The NPCs; a new conversation needs them or a scene."
+    )
+    scene: Id | None = Field(None, description="The scene's id: place, cast and opening.")
+    invite: Annotated[str, Field(max_length=128)] | None = Field(
+        None, description="What `conversation.opened` gave another player: with it one comes in."
     )
     player: Player | None = Field(None, description="For whom (host only).")
     locale: Annotated[str, Field(max_length=35)] | None = None
@@ -122,16 +129,47 @@ class ConversationClose(InConversation):
     type: Literal["conversation.close"]
 
 
+class SpokenWord(_Part):
+    """A word, and when it was spoken by the client's clock."""
+
+    text: Annotated[str, Field(max_length=200)]
+    start_ms: Milliseconds
+    end_ms: Milliseconds
+
+
+class Speech(_Part):
+    """How something was spoken."""
+
+    start_ms: Milliseconds
+    end_ms: Milliseconds
+    words: Annotated[list[SpokenWord], Field(max_length=2_000)] = []
+    disfluencies_preserved: bool = Field(
+        False, description="Whether the recogniser keeps 'um' and repeated words."
+    )
+
+
 class Say(InConversation):
     """The player says something."""
 
     type: Literal["say"]
     text: Text
-    to: Annotated[list[Id], Field(max_length=16)] = Field([], description="The addressees.")
-    whisper: bool = False
+    to: Annotated[list[Id], Field(max_length=16)] = Field(
+        [], description="The addressees; by default found out from the words."
+    )
+    gaze: Id | None = Field(None, description="At whom the player looks; a hint, where no name is.")
+    whisper: bool = Field(False, description="Only `to` hears it.")
+    hearers: Annotated[list[Id], Field(max_length=16)] = Field(
+        [], description="Who hears it besides `to` (host only); by default whoever is near."
+    )
     respond: Literal["auto", "never"] = Field(
         "auto", description="`never` adds a segment that waits for the next `auto`."
     )
+    overlap: Literal["backchannel", "turn"] | None = Field(
+        None,
+        description="Said while an NPC speaks: a `backchannel` (mhm) lets it go on, a `turn` cuts "
+        "it. By default the words decide.",
+    )
+    speech: Speech | None = Field(None, description="How it was spoken, if it was.")
     deadline_ms: Annotated[int, Field(ge=100, le=600_000)] | None = None
 
 
@@ -154,6 +192,97 @@ class Event(InConversation):
     instructions: Annotated[Text, Field(max_length=500)] | None = Field(
         None, description="What the reaction is to be about."
     )
+
+
+class ConversationJoin(InConversation):
+    """Bring an NPC or another player in (host only)."""
+
+    type: Literal["conversation.join"]
+    npc: Id | None = Field(None, description="The persona's id.")
+    player: Id | None = Field(None, description="The player's id.")
+    member: Id | None = Field(None, description="The id of the member; by default that of either.")
+    name: Name | None = Field(None, description="What the others call it.")
+    group: Name | None = Field(None, description="The group that it comes to.")
+
+
+class ConversationLeave(InConversation):
+    """Leave the cast, or have somebody leave it (host only)."""
+
+    type: Literal["conversation.leave"]
+    member: Id | None = Field(None, description="Who; by default oneself.")
+
+
+class ConversationSet(InConversation):
+    """What may happen from now on (host only). What is left out stays as it is."""
+
+    type: Literal["conversation.set"]
+    ambient: Literal["on", "off"] | None = Field(
+        None, description="Whether NPCs speak among themselves, unasked."
+    )
+    hold: bool | None = Field(None, description="Whether the NPCs are held silent, in a cutscene.")
+    actions: Annotated[
+        dict[Id, Annotated[list[Name], Field(max_length=16)] | None], Field(max_length=16)
+    ] = Field({}, description="By member, the actions that it may take now; null is all.")
+    instructions: Annotated[Text, Field(max_length=500)] | None = Field(
+        None, description="What everything is to be about; empty takes it away."
+    )
+
+
+class ContextSet(InConversation):
+    """The state of the game changes. A player may set what begins with `player.` only."""
+
+    type: Literal["context.set"]
+    facts: Annotated[dict[Name, str | int | float | bool | None], Field(max_length=256)] = Field(
+        description="By name; null takes one away."
+    )
+
+
+class SceneObject(_Part):
+    """Something that is to be seen."""
+
+    name: Name
+    text: Annotated[Text, Field(max_length=500)] = ""
+
+
+class SceneSet(InConversation):
+    """Who stands where changes (host only). What is left out stays as it is."""
+
+    type: Literal["scene.set"]
+    scene: Id | None = Field(None, description="The id of another scene: its place and objects.")
+    groups: (
+        Annotated[dict[Name, Annotated[list[Id], Field(max_length=16)]], Field(max_length=16)]
+        | None
+    ) = Field(None, description="Members by group; those who share one hear one another.")
+    distances: dict[Id, dict[Id, Annotated[float, Field(ge=0, le=1e6)]]] | None = Field(
+        None, max_length=16, description="Metres between members; unknown is near."
+    )
+    objects: Annotated[list[SceneObject], Field(max_length=32)] | None = None
+
+
+class NpcSet(InConversation):
+    """How an NPC is (host only)."""
+
+    type: Literal["npc.set"]
+    member: Id
+    mood: Annotated[Text, Field(max_length=200)] | None = Field(
+        None, description="In a few words; empty takes it away."
+    )
+    affinity: Annotated[float, Field(ge=-1, le=1)] | None = None
+
+
+class Rewind(InConversation):
+    """Go back to a turn, or to another branch. The branch that is left stays."""
+
+    type: Literal["rewind"]
+    to_turn: Id | None = Field(None, description="It becomes the newest.")
+    branch: Id | None = Field(None, description="The branch to return to.")
+
+
+class TurnRedact(InConversation):
+    """Take the words of a turn out, everywhere: one's own, or anyone's (host)."""
+
+    type: Literal["turn.redact"]
+    turn: Id
 
 
 class ActionResult(InConversation):
@@ -214,6 +343,56 @@ class HistoryGet(InConversation):
     limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 
+class _Checkpoint(Command):
+    name: Name = Field(description="The game's own name of the save.")
+
+
+class CheckpointSave(_Checkpoint):
+    """Save the whole world (host only). Answered by `checkpoint.saved`."""
+
+    type: Literal["checkpoint.save"]
+
+
+class CheckpointLoad(_Checkpoint):
+    """Have the world as it was saved (host only). Answered by `checkpoint.loaded`."""
+
+    type: Literal["checkpoint.load"]
+
+
+class CheckpointFork(_Checkpoint):
+    """Begin another world with a save (host only). Answered by `checkpoint.forked`."""
+
+    type: Literal["checkpoint.fork"]
+    world: Name = Field(description="The new world; one without conversations.")
+
+
+class CheckpointDelete(_Checkpoint):
+    """Delete a save (host only). Answered by `checkpoint.deleted`."""
+
+    type: Literal["checkpoint.delete"]
+
+
+class CheckpointList(Command):
+    """The saves of this world (host only). Answered by `checkpoint.listed`."""
+
+    type: Literal["checkpoint.list"]
+
+
+class CheckpointExport(_Checkpoint):
+    """A save as a file, in parts (host only). Answered by `checkpoint.exported`."""
+
+    type: Literal["checkpoint.export"]
+
+
+class CheckpointImport(_Checkpoint):
+    """A part of a save's file (host only). Answered by `checkpoint.imported`."""
+
+    type: Literal["checkpoint.import"]
+    part: Annotated[int, Field(ge=1)]
+    parts: Annotated[int, Field(ge=1, le=512)]
+    data: Annotated[str, Field(max_length=65_536)] = Field(description="In base64.")
+
+
 class PlayerForget(Command):
     """Delete everything that is kept of a player in this world. Answered by `player.forgotten`."""
 
@@ -235,6 +414,21 @@ AnyCommand = Annotated[
     | ConversationClose
     | Say
     | Event
+    | ConversationJoin
+    | ConversationLeave
+    | ConversationSet
+    | ContextSet
+    | SceneSet
+    | NpcSet
+    | Rewind
+    | TurnRedact
+    | CheckpointSave
+    | CheckpointLoad
+    | CheckpointFork
+    | CheckpointDelete
+    | CheckpointList
+    | CheckpointExport
+    | CheckpointImport
     | ActionResult
     | Input
     | Playback

@@ -130,6 +130,7 @@ class CastMember(_Part):
     kind: Literal["player", "npc"]
     name: str
     npc: str | None = Field(None, description="The persona's id.")
+    away: bool | None = Field(None, description="True for a player who closed the conversation.")
 
 
 class NpcMood(_Part):
@@ -138,6 +139,15 @@ class NpcMood(_Part):
     member: str
     emotion: Emotion
     affinity: float
+    mood: str | None = Field(None, description="In the game's words.")
+
+
+class SceneView(_Part):
+    """Where a conversation takes place."""
+
+    scene: str | None = Field(None, description="The scene's id.")
+    groups: dict[str, list[str]] = Field({}, description="Members by group.")
+    objects: dict[str, str] = Field({}, description="What is to be seen, by name.")
 
 
 class ConversationOpened(DurableEvent):
@@ -149,12 +159,60 @@ class ConversationOpened(DurableEvent):
     tail: list[dict[str, Any]]
     limited: bool | None = Field(None, description="True where older events were left out.")
     reply: str | None = Field(None, description="The turn of the reply in flight.")
+    invite: str | None = Field(None, description="With it another player may come in.")
+    branch: str | None = Field(None, description="The id of the branch that goes on.")
+    scene: SceneView | None = Field(None, description="Where it is, and who stands with whom.")
 
 
 class ConversationClosed(DurableEvent):
     """The conversation was left."""
 
     type: Literal["conversation.closed"] = "conversation.closed"
+
+
+class ConversationReset(DurableEvent):
+    """The conversation went back: what came later is no part of it. Forget it, and take this."""
+
+    type: Literal["conversation.reset"] = "conversation.reset"
+    branch: str = Field(description="The id of the branch that goes on now.")
+    branches: list[str] = Field(description="Ids of those that were left; `rewind` returns to one.")
+    cast: list[CastMember]
+    state: list[NpcMood]
+    tail: list[HistoryTurn] = Field(description="The newest turns that this player heard.")
+
+
+class CastChanged(DurableEvent):
+    """Somebody came or went."""
+
+    type: Literal["cast.changed"] = "cast.changed"
+    change: Literal["joined", "left"]
+    member: CastMember
+    cast: list[CastMember]
+
+
+class SceneChanged(DurableEvent):
+    """Who stands where changed."""
+
+    type: Literal["scene.changed"] = "scene.changed"
+    scene: str | None = None
+    groups: dict[str, list[str]]
+    objects: dict[str, str]
+
+
+class PlayerPresence(ConversationEvent):
+    """Whether another player is connected, and what it is doing."""
+
+    type: Literal["player.presence"] = "player.presence"
+    member: str
+    online: bool
+    input: Literal["typing", "speaking", "idle"]
+
+
+class TurnRedacted(DurableEvent):
+    """The words of a turn were taken out: forget them."""
+
+    type: Literal["turn.redacted"] = "turn.redacted"
+    turn: str
 
 
 class Turn(DurableEvent):
@@ -289,7 +347,8 @@ class ReplySilent(DurableEvent):
 
     type: Literal["reply.silent"] = "reply.silent"
     speaker: str
-    reason: str
+    reason: Literal["quiet", "out_of_earshot", "budget", "gone"] = Field(description="Why.")
+    answers: str | None = Field(None, description="The turn to which it says nothing.")
 
 
 class SceneIdle(DurableEvent):
@@ -306,6 +365,7 @@ class NpcStateEvent(DurableEvent):
     member: str
     emotion: Emotion
     affinity: float
+    mood: str | None = Field(None, description="In the game's words.")
 
 
 class PastAction(_Part):
@@ -332,6 +392,7 @@ class HistoryTurn(_Part):
         None, description="In `player.exported` only: the reply that stands in its place."
     )
     actions: list[PastAction] | None = Field(None, description="What the NPC did with it.")
+    redacted: bool | None = Field(None, description="True where its words were taken out.")
 
 
 class History(ConversationEvent):
@@ -340,6 +401,74 @@ class History(ConversationEvent):
     type: Literal["history"] = "history"
     turns: list[HistoryTurn]
     more: bool = Field(description="Whether there are older ones.")
+
+
+class SavedGame(_Part):
+    """A save of a world."""
+
+    name: str
+    bytes: int
+    at_ms: int
+    conversations: int
+
+
+class CheckpointSaved(Event):
+    """The world is saved."""
+
+    type: Literal["checkpoint.saved"] = "checkpoint.saved"
+    name: str
+    bytes: int
+    conversations: int
+
+
+class CheckpointLoaded(Event):
+    """The world is as it was saved."""
+
+    type: Literal["checkpoint.loaded"] = "checkpoint.loaded"
+    name: str
+    conversations: int
+
+
+class CheckpointForked(Event):
+    """Another world began with a save."""
+
+    type: Literal["checkpoint.forked"] = "checkpoint.forked"
+    name: str
+    world: str
+    conversations: int
+
+
+class CheckpointDeleted(Event):
+    """The save is deleted."""
+
+    type: Literal["checkpoint.deleted"] = "checkpoint.deleted"
+    name: str
+
+
+class CheckpointListed(Event):
+    """The saves of the world."""
+
+    type: Literal["checkpoint.listed"] = "checkpoint.listed"
+    checkpoints: list[SavedGame]
+
+
+class CheckpointExported(Event):
+    """A part of a save as a file."""
+
+    type: Literal["checkpoint.exported"] = "checkpoint.exported"
+    name: str
+    part: int
+    parts: int
+    data: str = Field(description="In base64; all parts joined are the file.")
+
+
+class CheckpointImported(Event):
+    """A part arrived; with the last one the save can be loaded."""
+
+    type: Literal["checkpoint.imported"] = "checkpoint.imported"
+    name: str
+    part: int
+    complete: bool
 
 
 class PlayerForgotten(Event):
@@ -368,6 +497,18 @@ AnyEvent = Annotated[
     | Draining
     | ConversationOpened
     | ConversationClosed
+    | ConversationReset
+    | CastChanged
+    | SceneChanged
+    | PlayerPresence
+    | TurnRedacted
+    | CheckpointSaved
+    | CheckpointLoaded
+    | CheckpointForked
+    | CheckpointDeleted
+    | CheckpointListed
+    | CheckpointExported
+    | CheckpointImported
     | Turn
     | ReplyStarted
     | ReplyDelta

@@ -33,6 +33,7 @@ from npc_server.rooms import Caller
 from npc_server.server.auth import Identity, authenticate
 from npc_server.server.keys import KeyFile
 from npc_server.server.outbox import Outbox, Slow
+from npc_server.stage import Stage
 
 log = get_logger(__name__)
 
@@ -61,6 +62,7 @@ class Services:
     settings: Settings
     keys: KeyFile
     dialogue: Dialogue
+    stage: Stage
     metrics: Metrics
     clock: Clock
     ids: Ids
@@ -158,7 +160,7 @@ class Session:
         )
         self.caller = Caller(
             session=self.id,
-            host=identity.role == "host",
+            host=identity.role == "host" and hello.role != "player",
             namespace=identity.namespace,
             world=hello.world,
             player=hello.player.id,
@@ -176,7 +178,7 @@ class Session:
         """
         await self._services.dialogue.allow(self.caller, hello.player, anew=True)
         log.info("session_started", role=identity.role, client=hello.client and hello.client.name)
-        self._outbox.put(self._welcome(hello, identity))
+        self._outbox.put(self._welcome(hello))
 
     async def run(self) -> None:
         """Carry out commands, one after another, until the client leaves.
@@ -243,6 +245,22 @@ class Session:
                 await dialogue.say(caller, command)
             case commands.Event():
                 await dialogue.event(caller, command)
+            case commands.ConversationJoin():
+                await self._services.stage.join(caller, command)
+            case commands.ConversationLeave():
+                await self._services.stage.leave(caller, command)
+            case commands.ConversationSet():
+                await self._services.stage.set(caller, command)
+            case commands.ContextSet():
+                await self._services.stage.context(caller, command)
+            case commands.SceneSet():
+                await self._services.stage.scene(caller, command)
+            case commands.NpcSet():
+                await self._services.stage.npc(caller, command)
+            case commands.Rewind():
+                await self._services.stage.rewind(caller, command)
+            case commands.TurnRedact():
+                await self._services.stage.redact(caller, command)
             case commands.ActionResult():
                 await dialogue.action_result(caller, command)
             case commands.Input():
@@ -274,14 +292,14 @@ class Session:
             self._answers.popitem(last=False)
         self._outbox.put(answer)
 
-    def _welcome(self, hello: commands.Hello, identity: Identity) -> events.Welcome:
+    def _welcome(self, hello: commands.Hello) -> events.Welcome:
         limits = self._services.settings.limits
         return events.Welcome(
             re=hello.id,
             session=self.id,
             resume=self._services.ids.new(),
             resumed=False,
-            role=identity.role,
+            role="host" if self.caller.host else "player",
             heartbeat_s=self._services.settings.timeouts.heartbeat,
             limits=events.Limits(
                 frame_bytes=limits.frame_bytes,

@@ -5,6 +5,7 @@ from npc_server.store.embedded import EmbeddedRedis, FolderInUse, find_redis_ser
 from npc_server.store.opening import open_beside, open_store
 from npc_server.store.records import Consent, Partial, SavedSession
 from npc_server.store.store import (
+    TURNS_KEPT,
     Answer,
     Committed,
     Durable,
@@ -17,6 +18,7 @@ from npc_server.store.store import (
 )
 
 __all__ = [
+    "TURNS_KEPT",
     "Answer",
     "Committed",
     "Consent",

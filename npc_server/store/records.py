@@ -14,11 +14,15 @@ import orjson
 
 from npc_server.conversation.model import (
     Act,
+    Ambient,
+    Ask,
+    Branch,
     Conversation,
     Gesture,
     Member,
     NpcState,
     Reply,
+    Surroundings,
     Turn,
 )
 from npc_server.errors import SetupError
@@ -26,9 +30,11 @@ from npc_server.errors import SetupError
 Kind = Literal["conversation", "turn", "partial", "consent", "session"]
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
-VERSION = 2
-"""Version 2 added what has a default: ``degraded``, ``gestures``, ``replaced_by`` and ``actions``
-of a turn; ``replaces``, ``ambient``, ``instructions`` and ``actions`` of a reply; consent."""
+VERSION = 3
+"""Version 3 added what has a default: presence of members, branches, asks, surroundings, facts of
+a conversation; ``private``, ``emotion`` and ``redacted`` of a turn; the root of a reply; sessions.
+Version 2 added ``degraded``, ``gestures``, ``replaced_by`` and ``actions`` of a turn; ``replaces``,
+``ambient``, ``instructions`` and ``actions`` of a reply; consent."""
 
 
 def _as_it_is(record: dict[str, Any]) -> dict[str, Any]:
@@ -36,10 +42,10 @@ def _as_it_is(record: dict[str, Any]) -> dict[str, Any]:
 
 
 UPCASTERS: dict[Kind, dict[int, Upcaster]] = {
-    "conversation": {1: _as_it_is},
-    "turn": {1: _as_it_is},
-    "partial": {1: _as_it_is},
-    "consent": {},
+    "conversation": {1: _as_it_is, 2: _as_it_is},
+    "turn": {1: _as_it_is, 2: _as_it_is},
+    "partial": {1: _as_it_is, 2: _as_it_is},
+    "consent": {2: _as_it_is},
     "session": {},
 }
 """By kind and version: makes the next version of it."""
@@ -126,8 +132,14 @@ def decode_conversation(
         **{
             **record,
             "members": tuple(Member(**member) for member in record["members"]),
-            "npcs": {member: NpcState(**npc) for member, npc in record["npcs"].items()},
+            "npcs": _npcs(record["npcs"]),
             "reply": None if reply is None else Reply(**_with_tuples(reply)),
+            "asks": tuple(Ask(**ask) for ask in record.get("asks", ())),
+            "around": _surroundings(record.get("around", {})),
+            "inherited": _runs(record.get("inherited", ())),
+            "branches": tuple(_branch(branch) for branch in record.get("branches", ())),
+            "unasked": tuple(record.get("unasked", ())),
+            "next": record.get("next", turns[-1].index + 1 if turns else 0),
             "revision": revision,
             "seq": seq,
             "turns": turns,
@@ -167,6 +179,29 @@ _NEEDED = frozenset(
     each.name for each in fields(Turn) if each.default is each.default_factory is MISSING
 )
 """Every other field of a turn is false by default: ``None`` or empty."""
+
+
+def _npcs(stored: dict[str, Any]) -> dict[str, NpcState]:
+    made = {}
+    for member, npc in stored.items():
+        actions = npc.get("actions")
+        made[member] = NpcState(**{**npc, "actions": None if actions is None else tuple(actions)})
+    return made
+
+
+def _runs(stored: Any) -> tuple[tuple[int, int], ...]:
+    return tuple((first, last) for first, last in stored)
+
+
+def _branch(stored: dict[str, Any]) -> Branch:
+    changed = {"inherited": _runs(stored["inherited"]), "npcs": _npcs(stored["npcs"])}
+    return Branch(**{**stored, **changed})
+
+
+def _surroundings(stored: dict[str, Any]) -> Surroundings:
+    groups = {name: tuple(group) for name, group in stored.get("groups", {}).items()}
+    ambient = Ambient(**stored.get("ambient", {}))
+    return Surroundings(**{**stored, "groups": groups, "ambient": ambient})
 
 
 def _with_tuples(record: dict[str, Any]) -> dict[str, Any]:

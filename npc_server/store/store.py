@@ -139,7 +139,7 @@ class Store:
             raw,
             revision=int(revision),
             seq=int(seq),
-            turns=rules.in_memory(tuple(records.decode_turn(turn) for turn in turns)),
+            turns=rules.in_memory(tuple(records.decode_turn(t) for t in reversed(turns))),
         )
 
     async def commit(
@@ -187,6 +187,7 @@ class Store:
             answer.body if answer else b"",
             ANSWER_SECONDS * 1_000,
             secrets.token_hex(8),
+            orjson.dumps({"inherited": after.inherited, "first": after.first}),
             len(turns),
         ]
         for turn in turns:
@@ -230,17 +231,43 @@ class Store:
             for name, fields in reversed(entries)
         ]
 
-    async def turns_before(
-        self, world: str, conversation: str, index: int, limit: int
-    ) -> list[Turn]:
-        """At most ``limit`` turns before an index, oldest first, as far as they are kept."""
-        keys = ConversationKeys.of(world, conversation)
-        wanted = range(max(0, index - min(limit, TURNS_KEPT)), index)
-        if not wanted:
+    async def turns_at(self, world: str, conversation: str, indices: Sequence[int]) -> list[Turn]:
+        """The turns of some indices, in their order, as far as they are kept."""
+        if not indices:
             return []
+        keys = ConversationKeys.of(world, conversation)
         async with self._link.use() as client:
-            found: Any = await client.hmget(keys.turns, [str(n) for n in wanted])
+            found: Any = await client.hmget(keys.turns, [str(n) for n in indices])
         return [records.decode_turn(raw) for raw in found if raw is not None]
+
+    async def turns_before(self, state: Conversation, index: int, limit: int) -> list[Turn]:
+        """At most ``limit`` turns of this branch before an index, oldest first, as far as kept."""
+        wanted = rules.newest_of(state.path(), min(limit, TURNS_KEPT), before=index)
+        return await self.turns_at(state.world, state.id, wanted)
+
+    async def redact(self, state: Conversation, turns: Sequence[Turn], turn: str) -> None:
+        """Write turns anew of which the words were taken out, and drop the events that held them.
+
+        Args:
+            state: The conversation.
+            turns: As they are to be kept.
+            turn: Their id.
+        """
+        keys = ConversationKeys.of(state.world, state.id)
+        async with self._link.use() as client:
+            entries: Any = await client.xrange(keys.events)
+            held = [
+                name
+                for name, fields in entries
+                if (event := orjson.loads(fields[b"event"])).get("turn") == turn
+                and event["type"] in {"turn", "reply.done", "reply.action"}
+            ]
+            async with client.pipeline(transaction=True) as pipe:
+                for each in turns:
+                    pipe.hset(keys.turns, str(each.index), records.encode_turn(each))
+                if held:
+                    pipe.xdel(keys.events, *held)
+                await pipe.execute()
 
     async def renew(self, world: str, conversation: str, fence: int) -> None:
         """Hold the lease for longer.

@@ -105,15 +105,18 @@ async def exchange(
 ) -> None:
     """One say and all that comes of it; a refused one is no turn, and is said again by the next."""
     command = await client.send("say", conversation=conversation, text=text)
-    sent: dict[str, str] = {}
+    acked, sent = False, dict[str, str]()
     done: list[Json] = []
     while (event := await asyncio.wait_for(client.receive(), 180))["type"] != "scene.idle":
         if event["type"] == "error":
             assert event["re"] == command
             assert event["retryable"], event
+            if acked:
+                continue  # The reply failed, and is going to end.
             await asyncio.sleep(event.get("retry_after_ms", 200) / 1000)
             return
         if event["type"] == "ack" and event["re"] == command:
+            acked = True
             heard.said.append(text)
         if event["type"] == "reply.delta":
             sent[event["turn"]] = sent.get(event["turn"], "") + event["text"]

@@ -5,7 +5,8 @@
 --       8 fence that the caller holds, or ''         9 newest turns to keep
 --       10 newest events to keep   11 answer ('' = none)   12 answer's life in ms
 --       13 a token of this commit: sent again after a lost answer, it is not done twice
---       14 number of turns n, then n pairs (index, JSON)
+--       14 the branch: runs of turn indices that it shares and the first of its own (JSON)
+--       15 number of turns n, then n pairs (index, JSON)
 --       then number of events m, then m pairs (audience JSON, event JSON)
 local state, turns, events, partial, answers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local answer = KEYS[6]
@@ -36,7 +37,7 @@ if ARGV[5] == '1' then
 end
 if ARGV[6] == '1' then owner, lease_until = '', 0 end
 
-local at = 14
+local at = 15
 local count = tonumber(ARGV[at])
 local following = tonumber(redis.call('HGET', state, 'turns') or '0')
 for n = 1, count do
@@ -56,7 +57,7 @@ for n = 1, tonumber(ARGV[at]) do
 end
 
 revision = revision + 1
-redis.call('HSET', state, 'state', ARGV[2], 'turns', following, 'commit', ARGV[13], 'revision', revision, 'seq', seq,
+redis.call('HSET', state, 'state', ARGV[2], 'turns', following, 'path', ARGV[14], 'commit', ARGV[13], 'revision', revision, 'seq', seq,
   'fence', fence, 'owner', owner or '', 'until', lease_until)
 if ARGV[6] == '1' then redis.call('DEL', partial) end
 if answer then

@@ -12,7 +12,7 @@ from support import eventually
 
 from npc_server.config import Settings, Timeouts
 from npc_server.conversation import rules
-from npc_server.conversation.model import Conversation, Member
+from npc_server.conversation.model import Ask, Conversation, Member
 from npc_server.errors import ConfigError, StoreUnavailable
 from npc_server.store import (
     Answer,
@@ -42,7 +42,7 @@ def fresh(name: str = "c") -> Conversation:
 
 def with_turn(state: Conversation, text: str = "Hello") -> Conversation:
     return rules.said(
-        state, MINSU, text, to=(), whisper=False, turn=f"t{rules.next_index(state)}", now_ms=1
+        state, MINSU, text, to=(), whisper=False, turn=f"t{state.next}", now_ms=1
     ).state
 
 
@@ -62,9 +62,9 @@ async def test_what_is_committed_is_loaded(store: Store) -> None:
     """A state with turns and a reply comes back equal."""
     state = await put(store, None, fresh())
     after = with_turn(with_turn(state), "안녕 👋")
-    started = rules.reply_started(
-        after, turn="r", speaker="bram", answers=after.turns[-1], queue_position=0
-    ).state
+    newest = after.turns[-1].id
+    ask = Ask("bram", newest, newest, MINSU.ref)
+    started = rules.begun(after, ask, turn="r", queue_position=0, now_ms=1).state
     stored = await put(store, state, started)
     assert await store.load("w", "c") == stored
     assert await store.load("w", "other") is None
@@ -238,8 +238,8 @@ async def test_turns_are_read_backwards(store: Store) -> None:
     state = await put(store, None, fresh())
     for number in range(5):
         state = await put(store, state, with_turn(state, str(number)))
-    assert [t.text for t in await store.turns_before("w", "c", 4, 2)] == ["2", "3"]
-    assert await store.turns_before("w", "c", 0, 2) == []
+    assert [t.text for t in await store.turns_before(state, 4, 2)] == ["2", "3"]
+    assert await store.turns_before(state, 0, 2) == []
 
 
 async def test_a_full_redis_still_reads(single: Store, single_url: str) -> None:

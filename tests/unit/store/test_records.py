@@ -106,8 +106,8 @@ def test_consent_can_be_read() -> None:
 
 
 def test_a_session_can_be_read() -> None:
-    """Sessions came with version 2; their golden file decodes to today's value."""
-    assert records.decode_session((GOLDEN / "v2" / "session.json").read_bytes()) == SESSION
+    """Sessions came with version 3; their golden file decodes to today's value."""
+    assert records.decode_session((GOLDEN / "v3" / "session.json").read_bytes()) == SESSION
 
 
 def test_today_is_written_as_its_golden_files() -> None:

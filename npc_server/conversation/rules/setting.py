@@ -1,0 +1,146 @@
+"""What the game sets: facts, the scene, how an NPC is, what may happen now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from npc_server.conversation.audience import player_refs
+from npc_server.conversation.model import Conversation, NpcState, Scalar, Surroundings
+from npc_server.conversation.rules.change import Addressed, Change, everybody, refuse_strangers
+from npc_server.errors import BadMessage, Forbidden, NotFound
+from npc_server.protocol import events
+
+FACTS = 256
+FACT_CHARS = 500
+OWN_FACTS = "player."
+"""What a player may set of itself begins so."""
+
+
+def with_facts(
+    state: Conversation, facts: Mapping[str, Scalar | None], *, by_player: bool
+) -> Change:
+    """Facts of the game change; ``None`` takes one away.
+
+    Raises:
+        Forbidden: A player sets what is not its own.
+        BadMessage: One is too long, or there would be too many.
+    """
+    for name, value in facts.items():
+        if by_player and not name.startswith(OWN_FACTS):
+            raise Forbidden(f"A player may set '{OWN_FACTS}...' only; '{name}' is the game's.")
+        if isinstance(value, str) and len(value) > FACT_CHARS:
+            raise BadMessage(
+                f"The fact '{name}' takes more than {FACT_CHARS} characters. Shorten it.",
+                details={"field": "facts"},
+            )
+    merged = {**state.facts, **facts}
+    kept = {name: value for name, value in merged.items() if value is not None}
+    if len(kept) > FACTS:
+        raise BadMessage(
+            f"There are more than {FACTS} facts. Remove some with null.",
+            details={"field": "facts"},
+        )
+    return Change(replace(state, facts=kept))
+
+
+def in_scene(state: Conversation, around: Surroundings) -> Change:
+    """The surroundings change.
+
+    Raises:
+        NotFound: A group names a member who is not here.
+        BadMessage: A member is in two groups.
+    """
+    grouped = [member for group in around.groups.values() for member in group]
+    refuse_strangers(state, grouped)
+    if len(grouped) != len(set(grouped)):
+        raise BadMessage("Each member is in one group at most.", details={"field": "groups"})
+    return Change(
+        replace(state, around=around), (Addressed(scene_event(state.id, around), everybody(state)),)
+    )
+
+
+def scene_event(conversation: str, around: Surroundings) -> events.SceneChanged:
+    """The surroundings as clients see them."""
+    return events.SceneChanged(
+        conversation=conversation,
+        scene=around.scene,
+        groups={name: list(group) for name, group in around.groups.items()},
+        objects=around.objects,
+    )
+
+
+def npc_set(
+    state: Conversation, member: str, *, mood: str | None, affinity: float | None
+) -> Change:
+    """The game sets how an NPC is.
+
+    Raises:
+        NotFound: There is no such NPC.
+    """
+    before = state.npcs.get(member)
+    if before is None:
+        raise NotFound(f"'{member}' is no NPC of this conversation.")
+    changes: dict[str, Any] = {"mood": mood or None if mood is not None else before.mood}
+    if affinity is not None:
+        changes["affinity"] = affinity
+    return _npc(state, member, replace(before, **changes))
+
+
+def conversation_set(
+    state: Conversation,
+    *,
+    ambient: bool | None,
+    hold: bool | None,
+    instructions: str | None,
+    actions: Mapping[str, tuple[str, ...] | None],
+) -> Change:
+    """What may happen from now on; ``None`` leaves it as it is.
+
+    Args:
+        state: The conversation.
+        ambient: Whether NPCs speak unasked.
+        hold: Whether they are held silent.
+        instructions: What everything is to be about; empty takes it away.
+        actions: By member, the actions that it may take; ``None`` is all of its persona's.
+
+    Raises:
+        NotFound: There is no such NPC.
+    """
+    for member in actions:
+        if member not in state.npcs:
+            raise NotFound(f"'{member}' is no NPC of this conversation.")
+    npcs = {
+        member: replace(npc, actions=actions[member]) if member in actions else npc
+        for member, npc in state.npcs.items()
+    }
+    around = state.around
+    if ambient is not None:
+        around = replace(around, ambient=replace(around.ambient, on=ambient))
+    return Change(
+        replace(
+            state,
+            npcs=npcs,
+            around=around,
+            hold=state.hold if hold is None else hold,
+            instructions=state.instructions if instructions is None else instructions or None,
+        )
+    )
+
+
+def npc_event(conversation: str, member: str, npc: NpcState) -> events.NpcStateEvent:
+    """How an NPC is, as clients see it."""
+    return events.NpcStateEvent(
+        conversation=conversation,
+        member=member,
+        emotion=npc.emotion,
+        affinity=npc.affinity,
+        mood=npc.mood,
+    )
+
+
+def _npc(state: Conversation, member: str, npc: NpcState) -> Change:
+    event = npc_event(state.id, member, npc)
+    audience = player_refs(state, (m.id for m in state.here()))
+    return Change(replace(state, npcs={**state.npcs, member: npc}), (Addressed(event, audience),))
