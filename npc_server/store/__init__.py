@@ -16,6 +16,7 @@ from npc_server.store.store import (
     Store,
     StoredEvent,
 )
+from npc_server.store.wakes import Wake, Wakes
 
 __all__ = [
     "TURNS_KEPT",
@@ -33,6 +34,8 @@ __all__ = [
     "SavedSession",
     "Store",
     "StoredEvent",
+    "Wake",
+    "Wakes",
     "find_redis_server",
     "open_beside",
     "open_store",

@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import redis.exceptions as failures
 from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
@@ -100,6 +101,22 @@ class Link:
                     # A failover may have left these connections with what is a replica now.
                     await self.client.connection_pool.disconnect(inuse_connections=False)
                 raise _explained(error) from error
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[PubSub]:
+        """A connection for what is published; it fails as redis-py does.
+
+        Every node of a Cluster hears what is published at any of them.
+        """
+        if isinstance(self.client, RedisCluster):
+            await self.client.initialize()
+            pubsub: PubSub = self.client.pubsub(node=self.client.get_random_node())
+        else:
+            pubsub = self.client.pubsub()
+        try:
+            yield pubsub
+        finally:
+            await pubsub.aclose()  # type: ignore[no-untyped-call]
 
     async def ping(self) -> None:
         """Ask whether Redis answers, every primary of a Cluster.

@@ -50,6 +50,11 @@ class ConversationKeys:
         """Sorted set: the names of the answer keys, by when they lapse, to delete them by."""
         return f"npc:{{{self.tag}}}:answers"
 
+    @property
+    def wakes(self) -> str:
+        """Channel: that a server committed or kept more of a reply's text."""
+        return f"npc:{{{self.tag}}}:wakes"
+
     def answer(self, player: str, command: str) -> str:
         """String: the answer of an accepted command."""
         return f"npc:{{{self.tag}}}:answer:{quote(player, safe='')}:{quote(command, safe='')}"

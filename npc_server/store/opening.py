@@ -31,7 +31,13 @@ async def open_store(
     days = settings.retention_days
     async with connected(url, settings.timeouts.redis) as link:
         await check_server(link)
-        yield Store(link, owner=owner, retention_ms=int(days * 86_400_000) if days else 0, own=own)
+        yield Store(
+            link,
+            owner=owner,
+            retention_ms=int(days * 86_400_000) if days else 0,
+            own=own,
+            replicas=not own,
+        )
 
 
 @asynccontextmanager

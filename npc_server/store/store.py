@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -25,13 +26,16 @@ from npc_server.store.keys import (
 )
 from npc_server.store.records import Consent, Partial, SavedSession
 from npc_server.store.script import Script
+from npc_server.store.wakes import Wakes, waking
 
 TURNS_KEPT = 5_000
 EVENTS_KEPT = 256
 """A session that comes back is told of 200 at most; older ones are in the transcript."""
 
 TURNS_LOADED = rules.TURNS_IN_MEMORY + rules.TURNS_DROPPED
-LEASE_MS = 10_000
+LEASE_MS = 3_000
+"""A server that speaks renews it every second."""
+
 REWRITE_SECONDS = 10
 SCAN_KEYS = 1_000
 
@@ -108,13 +112,17 @@ class Store:
         owner: Who holds the leases that are taken: this server.
         retention_ms: How long an unused conversation is kept; 0 is for ever.
         own: Whether the Redis is our own, so that its file may be rewritten.
+        replicas: Whether other servers may use it, which are woken then by what is done here.
     """
 
-    def __init__(self, link: Link, *, owner: str, retention_ms: int, own: bool) -> None:
+    def __init__(
+        self, link: Link, *, owner: str, retention_ms: int, own: bool, replicas: bool
+    ) -> None:
         self._link = link
         self._owner = owner
         self._retention_ms = retention_ms
         self._own = own
+        self._replicas = replicas
         self._commit = Script("commit")
         self._hold = Script("hold")
         self._load = Script("load")
@@ -188,6 +196,7 @@ class Store:
             ANSWER_SECONDS * 1_000,
             secrets.token_hex(8),
             orjson.dumps({"inherited": after.inherited, "first": after.first}),
+            self._channel(keys),
             len(turns),
         ]
         for turn in turns:
@@ -293,6 +302,10 @@ class Store:
             raw = _bytes(await client.get(ConversationKeys.of(world, conversation).partial))
         return None if raw is None else records.decode_partial(raw)
 
+    def wakes(self) -> AbstractAsyncContextManager[Wakes]:
+        """What other servers do to conversations, as long as the context lasts."""
+        return waking(self._link, self._owner)
+
     async def index_player(self, world: str, player: str, conversation: str) -> None:
         """Note that a player is in a conversation, so that it can be found by the player."""
         key = player_index(world, player)
@@ -374,13 +387,16 @@ class Store:
                 await client.bgrewriteaof()
                 await _rewritten(client)
 
+    def _channel(self, keys: ConversationKeys) -> str:
+        return keys.wakes if self._replicas else ""
+
     async def _keep(self, world: str, conversation: str, fence: int, partial: bytes) -> None:
         keys = ConversationKeys.of(world, conversation)
         async with self._link.use() as client:
             held = await self._hold(
                 client,
                 (keys.state, keys.partial),
-                (fence, LEASE_MS, partial, self._retention_ms),
+                (fence, LEASE_MS, partial, self._retention_ms, self._channel(keys)),
             )
         if not held:
             raise Fenced("the lease was lost")

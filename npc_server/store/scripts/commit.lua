@@ -6,7 +6,8 @@
 --       10 newest events to keep   11 answer ('' = none)   12 answer's life in ms
 --       13 a token of this commit: sent again after a lost answer, it is not done twice
 --       14 the branch: runs of turn indices that it shares and the first of its own (JSON)
---       15 number of turns n, then n pairs (index, JSON)
+--       15 the channel that wakes other servers, or ''
+--       16 number of turns n, then n pairs (index, JSON)
 --       then number of events m, then m pairs (audience JSON, event JSON)
 local state, turns, events, partial, answers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local answer = KEYS[6]
@@ -37,7 +38,7 @@ if ARGV[5] == '1' then
 end
 if ARGV[6] == '1' then owner, lease_until = '', 0 end
 
-local at = 15
+local at = 16
 local count = tonumber(ARGV[at])
 local following = tonumber(redis.call('HGET', state, 'turns') or '0')
 for n = 1, count do
@@ -70,4 +71,5 @@ local retention = tonumber(ARGV[3])
 for _, key in ipairs({state, turns, events, partial, answers}) do
   if retention > 0 then redis.call('PEXPIRE', key, retention) else redis.call('PERSIST', key) end
 end
+if ARGV[15] ~= '' then redis.call('PUBLISH', ARGV[15], ARGV[4] .. ':' .. revision) end
 return {'done', tostring(revision), tostring(seq), tostring(fence)}
