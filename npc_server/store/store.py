@@ -45,7 +45,7 @@ class RevisionConflict(Exception):
 
 
 class Fenced(Exception):
-    """The lease was lost: another server owns the reply."""
+    """The lease was lost: another server owns the reply, or ended it."""
 
 
 class Owned(Exception):
@@ -158,6 +158,7 @@ class Store:
         events: Sequence[Durable] = (),
         answer: Answer | None = None,
         take_lease: bool = False,
+        seize_lease: bool = False,
         release_lease: bool = False,
         fence: int | None = None,
     ) -> Committed | Repeated:
@@ -169,13 +170,15 @@ class Store:
             events: What tells of it; they get the next numbers.
             answer: The command's answer, to be given again if the command comes again.
             take_lease: Begin a reply: nobody else may until it is released or lapses.
+            seize_lease: The same, and from whoever has it: this cuts the reply that another server
+                speaks. That one is fenced then, and what was kept of its text is gone.
             release_lease: The reply has ended.
             fence: The number of the lease under which this is done.
 
         Raises:
             RevisionConflict: The stored state is another one than ``before``.
             Fenced: The lease is not ours any more.
-            Owned: The lease was to be taken and is another server's.
+            Owned: The lease was to be taken, not seized, and is another server's.
         """
         keys = ConversationKeys.of(after.world, after.id)
         known = {turn.index: turn for turn in before.turns} if before else {}
@@ -186,7 +189,7 @@ class Store:
             records.encode_conversation(after),
             self._retention_ms,
             self._owner,
-            int(take_lease),
+            2 if seize_lease else int(take_lease),
             int(release_lease),
             LEASE_MS,
             "" if fence is None else fence,
@@ -396,7 +399,14 @@ class Store:
             held = await self._hold(
                 client,
                 (keys.state, keys.partial),
-                (fence, LEASE_MS, partial, self._retention_ms, self._channel(keys)),
+                (
+                    fence,
+                    LEASE_MS,
+                    partial,
+                    self._retention_ms,
+                    self._owner,
+                    self._channel(keys),
+                ),
             )
         if not held:
             raise Fenced("the lease was lost")

@@ -1,7 +1,8 @@
 -- Commits one change of a conversation, or nothing of it.
 -- KEYS: state, turns, events, partial, answers, and the command's answer key where there is one
 -- ARGV: 1 expected revision   2 state (JSON)         3 retention in ms, 0 keeps for ever
---       4 owner               5 take the lease (1)   6 release it (1)   7 lease in ms
+--       4 owner               5 take the lease (1), from whom ever (2)   6 release it (1)
+--       7 lease in ms
 --       8 fence that the caller holds, or ''         9 newest turns to keep
 --       10 newest events to keep   11 answer ('' = none)   12 answer's life in ms
 --       13 a token of this commit: sent again after a lost answer, it is not done twice
@@ -27,11 +28,15 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
 -- A fence goes first: whoever lost the lease may not even try again.
-if ARGV[8] ~= '' and tonumber(ARGV[8]) ~= fence then return {'fenced', tostring(fence)} end
+local others = owner and owner ~= '' and owner ~= ARGV[4]
+if ARGV[8] ~= '' and (tonumber(ARGV[8]) ~= fence or others) then
+  return {'fenced', tostring(fence)}
+end
 if revision ~= tonumber(ARGV[1]) then return {'conflict', tostring(revision)} end
-if ARGV[5] == '1' then
-  local free = not owner or owner == '' or lease_until <= now
-  if not free and owner ~= ARGV[4] then return {'owned', tostring(lease_until - now)} end
+if ARGV[5] ~= '0' then
+  if ARGV[5] == '1' and others and lease_until > now then
+    return {'owned', tostring(lease_until - now)}
+  end
   fence = fence + 1
   owner = ARGV[4]
   lease_until = now + tonumber(ARGV[7])
@@ -60,7 +65,7 @@ end
 revision = revision + 1
 redis.call('HSET', state, 'state', ARGV[2], 'turns', following, 'path', ARGV[14], 'commit', ARGV[13], 'revision', revision, 'seq', seq,
   'fence', fence, 'owner', owner or '', 'until', lease_until)
-if ARGV[6] == '1' then redis.call('DEL', partial) end
+if ARGV[5] == '2' or ARGV[6] == '1' then redis.call('DEL', partial) end
 if answer then
   local life = tonumber(ARGV[12])
   redis.call('SET', answer, ARGV[11], 'PX', life)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -29,7 +30,7 @@ from npc_server.store import (
     open_store,
 )
 from npc_server.store.connect import Client
-from npc_server.store.store import EVENTS_KEPT, TURNS_KEPT
+from npc_server.store.store import EVENTS_KEPT, LEASE_MS, TURNS_KEPT
 
 MINSU = Member("minsu", "player", "Minsu", ":minsu")
 BRAM = Member("bram", "npc", "Bram", "bram")
@@ -124,7 +125,7 @@ async def test_one_owner_at_a_time(store: Store, redis_url: str, raw: Client) ->
         state = replace(with_turn(state), revision=mine.revision, seq=mine.seq)
         with pytest.raises(Owned) as owned:
             await other.commit(with_turn(state), before=state, take_lease=True)
-        assert 0 < owned.value.retry_after_ms <= 10_000
+        assert 0 < owned.value.retry_after_ms <= LEASE_MS
         await raw.hset("npc:{w/c}:state", "until", 1)
         theirs = await other.commit(with_turn(state), before=state, take_lease=True)
         assert isinstance(theirs, Committed)
@@ -151,6 +152,110 @@ async def test_a_released_lease_is_free(store: Store, redis_url: str) -> None:
         assert await store.partial("w", "c") is None
         state = replace(state, revision=done.revision)
         assert isinstance(await other.commit(state, before=state, take_lease=True), Committed)
+
+
+async def leased(store: Store, before: Conversation | None, **how: Any) -> tuple[Conversation, int]:
+    """Commit a turn, or a new conversation, under a lease: the state as stored, and the fence."""
+    after = with_turn(before) if before else fresh()
+    done = await store.commit(after, before=before, **how)
+    assert isinstance(done, Committed)
+    return replace(after, revision=done.revision, seq=done.seq), done.fence
+
+
+async def test_a_player_is_heard_while_another_server_speaks(store: Store, redis_url: str) -> None:
+    """A turn is committed by its revision alone; the reply's owner goes on under its fence."""
+    async with open_store(redis_url, Settings(), owner="two") as other:
+        state, fence = await leased(store, None, take_lease=True)
+        await store.flush_partial("w", "c", Partial("r", 1, "Well, "), fence)
+        heard, same = await leased(other, state)
+        assert same == fence
+        await store.renew("w", "c", fence)
+        with pytest.raises(RevisionConflict):
+            await store.commit(with_turn(state), before=state, fence=fence)
+        assert await store.load("w", "c") == heard
+        assert await store.partial("w", "c") == Partial("r", 1, "Well, ")
+        after, _ = await leased(store, heard, fence=fence, release_lease=True)
+        assert [turn.index for turn in after.turns] == [0, 1]
+
+
+async def test_a_number_is_not_a_lease(store: Store, redis_url: str) -> None:
+    """Who has learnt the number of another server's lease can do nothing with it."""
+    async with open_store(redis_url, Settings(), owner="two") as other:
+        state, fence = await leased(store, None, take_lease=True)
+        with pytest.raises(Fenced):
+            await other.commit(with_turn(state), before=state, fence=fence)
+        with pytest.raises(Fenced):
+            await other.renew("w", "c", fence)
+        with pytest.raises(Fenced):
+            await other.flush_partial("w", "c", Partial("r", 1, "Mine."), fence)
+        assert await store.partial("w", "c") is None
+
+
+async def test_a_lease_that_lapsed_can_be_taken(store: Store, redis_url: str, raw: Client) -> None:
+    """Its owner may still use it; once another server took it, its owner can commit nothing."""
+    async with open_store(redis_url, Settings(), owner="two") as other:
+        state, fence = await leased(store, None, take_lease=True)
+        await raw.hset("npc:{w/c}:state", "until", 1)
+        state, _ = await leased(store, state, fence=fence)
+        await raw.hset("npc:{w/c}:state", "until", 1)
+        await store.renew("w", "c", fence)
+        with pytest.raises(Owned):
+            await leased(other, state, take_lease=True)
+        await raw.hset("npc:{w/c}:state", "until", 1)
+        state, theirs = await leased(other, state, take_lease=True)
+        assert theirs == fence + 1
+        for late in (
+            store.commit(with_turn(state), before=state, fence=fence),
+            store.commit(with_turn(state), before=state, fence=fence, release_lease=True),
+            store.renew("w", "c", fence),
+            store.flush_partial("w", "c", Partial("r", 1, "Late."), fence),
+        ):
+            with pytest.raises(Fenced):
+                await late
+        assert await store.load("w", "c") == state
+        assert await store.partial("w", "c") is None
+        await other.renew("w", "c", theirs)
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_a_player_cuts_the_reply_of_another_server(
+    store: Store, redis_url: str, goes_on: bool
+) -> None:
+    """The cutter has the lease at once, or nobody; the server that spoke can commit nothing."""
+    async with open_store(redis_url, Settings(), owner="two") as other:
+        state, fence = await leased(store, None, take_lease=True)
+        await store.flush_partial("w", "c", Partial("r", 1, "Well, "), fence)
+        with pytest.raises(Owned):
+            await leased(other, state, take_lease=True)
+        stale = state
+        state, theirs = await leased(other, state, seize_lease=True, release_lease=not goes_on)
+        assert theirs == fence + 1
+        assert await store.partial("w", "c") is None
+        with pytest.raises(RevisionConflict):
+            await other.commit(with_turn(stale), before=stale, seize_lease=True)
+        with pytest.raises(Fenced):
+            await store.commit(with_turn(state), before=state, fence=fence)
+        with pytest.raises(Fenced):
+            await store.flush_partial("w", "c", Partial("r", 1, "Well, no."), fence)
+        if goes_on:
+            await other.renew("w", "c", theirs)
+            with pytest.raises(Owned):
+                await leased(store, state, take_lease=True)
+        else:
+            _, again = await leased(store, state, take_lease=True)
+            assert again == theirs + 1
+
+
+async def test_a_cut_that_is_sent_again_cuts_nothing_else(store: Store, redis_url: str) -> None:
+    """The first answer is given; the lease stays with whoever has it by now."""
+    async with open_store(redis_url, Settings(), owner="two") as other:
+        state, _ = await leased(store, None, take_lease=True)
+        answer = Answer(":minsu", "cut", b"ack")
+        state, _ = await leased(other, state, seize_lease=True, release_lease=True, answer=answer)
+        state, fence = await leased(store, state, take_lease=True)
+        again = await other.commit(with_turn(state), before=state, seize_lease=True, answer=answer)
+        assert again == Repeated(b"ack")
+        await store.renew("w", "c", fence)
 
 
 async def test_an_answer_that_was_lost_does_not_commit_twice(
