@@ -19,6 +19,7 @@ from npc_server.errors import NpcError, StoreUnavailable
 from npc_server.library import Library, open_library
 from npc_server.observability import Metrics, get_logger
 from npc_server.quota import Quotas
+from npc_server.replicas import following
 from npc_server.replies import Replies
 from npc_server.rooms import Rooms
 from npc_server.saves import Saves
@@ -94,10 +95,11 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             ids=ids,
             draining=asyncio.Event(),
         )
+        await stack.enter_async_context(following(store, rooms, replies))
         keys = KeyFile(settings.data_dir / "keys.json")
         stage = Stage(store, rooms, replies, library, settings, clock, ids)
         saves = Saves(store, rooms, speaker, clock)
-        services = Services(settings, keys, dialogue, stage, saves, metrics, clock, ids)
+        services = Services(settings, keys, dialogue, stage, saves, store, metrics, clock, ids)
 
         async def ready() -> str | None:
             return await _what_is_missing(loading, store)

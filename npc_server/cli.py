@@ -73,7 +73,7 @@ for name, group in (
 Config = Annotated[Path | None, typer.Option("--config", help="The settings file (TOML).")]
 Host = Annotated[str | None, typer.Option(help="The address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="The port; 0 takes a free one.")]
-RedisUrl = Annotated[str | None, typer.Option(help="redis://, rediss:// or unix://.")]
+RedisUrl = Annotated[str | None, typer.Option(help="redis://, unix://, redis+cluster:// ...")]
 DataDir = Annotated[Path | None, typer.Option(help="The folder for models, keys and data.")]
 Personas = Annotated[list[Path] | None, typer.Option(help="A folder of personas; repeatable.")]
 Scenes = Annotated[list[Path] | None, typer.Option(help="A folder of scenes; repeatable.")]

@@ -88,6 +88,7 @@ class Timeouts(_Group):
     stall: float = Field(30, gt=0, description="Between two pieces of a reply.")
     reply: float = Field(180, gt=0, description="A whole reply.")
     start: float = Field(180, gt=0, description="Loading a model.")
+    resume: float = Field(300, gt=0, description="From a lost connection to `hello.resume`.")
     drain: float = Field(10, gt=0, description="Finishing replies before the server stops.")
     redis: float = Field(5, gt=0, description="One command to Redis.")
     decision: float = Field(10, gt=0, description="What an NPC does, before it speaks.")
@@ -169,7 +170,9 @@ class Settings(EngineSettings, BaseSettings):
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8765, ge=0, le=65_535, description="The port; 0 takes a free one.")
     redis_url: str | None = Field(
-        None, description="`redis://`, `rediss://` or `unix://`; without it one of our own runs."
+        None,
+        description="`redis://`, `rediss://`, `unix://`, `redis+cluster://` or "
+        "`redis+sentinel://`; without it one of our own runs.",
     )
     data_dir: Path = Field(
         default_factory=default_data_dir, description="Models, keys and our own Redis' files."

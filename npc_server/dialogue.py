@@ -15,11 +15,12 @@ from typing import Any
 
 import orjson
 
-from npc_server import past, staging
+from npc_server import past, stage, staging
 from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
 from npc_server.conversation import rules
 from npc_server.conversation.addressee import Addressees
+from npc_server.conversation.audience import player_refs
 from npc_server.conversation.backchannel import is_backchannel
 from npc_server.conversation.model import Ask, Conversation, Member, Surroundings
 from npc_server.conversation.rules import Addressed, Change
@@ -48,7 +49,7 @@ from npc_server.rooms import (
     no_such_conversation,
 )
 from npc_server.scheduler import Priority
-from npc_server.store import Answer, Consent, RevisionConflict, Store
+from npc_server.store import Answer, Consent, Partial, RevisionConflict, Store
 
 log = get_logger(__name__)
 
@@ -154,6 +155,10 @@ class Dialogue:
         if command.hearers and not caller.host:
             raise Forbidden("Only a host may say who hears it. Leave 'hearers' out.")
         room, player = await self.rooms.enter(caller, command)
+        if rules.takes_floor(room.state, player) and not _is_aside(
+            room, room.state, player, command
+        ):
+            await self.replies.have_cut(room, player)
         turn, reply_turn = self.ids.new(), self.ids.new()
 
         def decide(state: Conversation) -> Change:
@@ -282,6 +287,10 @@ class Dialogue:
             Forbidden: It is being said to another player.
         """
         room, player = await self.rooms.enter(caller, command)
+        reply = room.state.reply
+        meant = reply is not None and command.turn in {None, reply.turn}
+        if meant and (caller.host or rules.takes_floor(room.state, player)):
+            await self.replies.have_cut(room, player, command.heard_chars)
 
         def decide(state: Conversation) -> Change:
             reply = state.reply
@@ -455,6 +464,12 @@ class Dialogue:
             re=command.id, player=command.player or caller.player, conversations=len(found)
         )
 
+    def open_to(self, caller: Caller) -> tuple[str, ...]:
+        """The conversations to which a session listens."""
+        return tuple(
+            r.state.id for r in self.rooms.all() if r.listeners.get(caller.session) is caller
+        )
+
     async def export(
         self, caller: Caller, command: commands.PlayerExport
     ) -> list[events.PlayerExported]:
@@ -483,8 +498,9 @@ class Dialogue:
     def leave(self, caller: Caller) -> None:
         """A session is gone; a reply that nobody listens to any more ends."""
         for room in self.rooms.all():
-            if room.listeners.pop(caller.session, None) is None:
-                continue
+            if room.listeners.get(caller.session) is not caller:
+                continue  # not open here, or another connection of the session goes on with it
+            del room.listeners[caller.session]
             room.hand_over()
             member = room.state.player(caller.ref())
             if member is not None and not room.online(member):
@@ -543,14 +559,77 @@ class Dialogue:
             caller.send(opened)
             room.publish(item for item in fresh if item.event.seq != opened.seq)
             self._tell_presences(room, caller, player, was_online=was_online)
-            if room.live is not None:
-                caller.send(room.live.speech.snapshot())
-                room.hand_over()
+            self._snapshot(room, caller)
             room.remember("", Asking(command.id))
             self.replies.go_on(room, turn)
             self.replies.look_after(room)
         self.replies.stir(room)
         self.replies.warm(room)
+
+    def _snapshot(self, room: Room, caller: Caller) -> None:
+        """Tell somebody who comes in what there is of the reply in flight."""
+        reply = room.state.reply
+        if reply is None or not (
+            caller.host or caller.ref() in player_refs(room.state, reply.hearers)
+        ):
+            return
+        if room.live is not None:
+            caller.send(room.live.speech.snapshot())
+            room.hand_over()
+            return
+        partial = room.partial
+        if partial is None or (partial.turn, partial.attempt) != (reply.turn, reply.attempt):
+            partial = Partial(reply.turn, reply.attempt, "")
+        room.relay(partial)
+        known = room.relayed.text if room.relayed else ""
+        caller.send(
+            events.ReplySnapshot(
+                conversation=room.state.id,
+                turn=reply.turn,
+                text=known,
+                sentences=[],
+                restarted=reply.attempt > 1,
+            )
+        )
+
+    async def resume(self, caller: Caller, conversation: str, last: int) -> bool:
+        """Go on listening to a conversation where a connection broke.
+
+        What is durable and came later is told in order; then what there is of the reply in flight.
+
+        Args:
+            caller: Who comes back.
+            conversation: The conversation's id.
+            last: The newest ``seq`` that arrived.
+
+        Returns:
+            Whether it is there, and the caller's.
+        """
+        room = await self.rooms.find(caller.world, conversation)
+        if room is None:
+            return False
+        async with room.lock:
+            if self.store.shared and not await self.rooms.refresh(room):
+                return False
+            state = room.state
+            player = state.player(caller.ref())
+            if player is None:
+                return False
+            missed = await self.store.events_after(state.world, state.id, last, TAIL_EVENTS)
+            whole = not missed or missed[0].seq == last + 1 or last == 0
+            for item in missed if whole else ():
+                if caller.host or player.ref in item.audience:
+                    caller.send(events.EVENTS.validate_python({**item.event, "seq": item.seq}))
+            if not whole:
+                caller.send(stage.reset_for(state, player))
+            was_online = room.online(player)
+            room.listeners[caller.session] = caller
+            self._tell_presences(room, caller, player, was_online=was_online)
+            self._snapshot(room, caller)
+            self.replies.go_on(room, "")
+            self.replies.look_after(room)
+        self.replies.stir(room)
+        return True
 
     def _opening(
         self, state: Conversation, command: commands.ConversationOpen, player: Member

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import regex
 
-from npc_server.persona.conditions import Scalar
 from npc_server.conversation.model import Member
+from npc_server.persona.conditions import Scalar
 from npc_server.persona.model import Knowledge, Persona, Secret
 from npc_server.prompt.model import PromptInput, Section
 from npc_server.prompt.phrases import Phrases, phrases_for

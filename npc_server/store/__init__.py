@@ -3,7 +3,8 @@
 from npc_server.store.checkpoints import About, Saved, decode, encode
 from npc_server.store.connect import redact
 from npc_server.store.embedded import EmbeddedRedis, FolderInUse, find_redis_server
-from npc_server.store.records import Consent, Partial
+from npc_server.store.opening import open_beside, open_store
+from npc_server.store.records import Consent, Partial, SavedSession
 from npc_server.store.store import (
     TURNS_KEPT,
     Answer,
@@ -15,9 +16,8 @@ from npc_server.store.store import (
     RevisionConflict,
     Store,
     StoredEvent,
-    open_beside,
-    open_store,
 )
+from npc_server.store.wakes import Wake, Wakes
 
 __all__ = [
     "TURNS_KEPT",
@@ -34,8 +34,11 @@ __all__ = [
     "Repeated",
     "RevisionConflict",
     "Saved",
+    "SavedSession",
     "Store",
     "StoredEvent",
+    "Wake",
+    "Wakes",
     "decode",
     "encode",
     "find_redis_server",

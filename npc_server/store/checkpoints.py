@@ -10,17 +10,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import resources
 from typing import Any
 
 import orjson
-from redis.asyncio import Redis
 
 from npc_server.conversation.model import Conversation, Turn
 from npc_server.errors import BadMessage, Conflict, NotFound, TooLarge
 from npc_server.store import records
-from npc_server.store.connect import translated
+from npc_server.store.connect import Link
 from npc_server.store.keys import ConversationKeys, checkpoint_index, checkpoint_key
+from npc_server.store.script import Script
 
 VERSION = 1
 MAGIC = b"npc-server save\n"
@@ -105,20 +104,19 @@ class Checkpoints:
     """The saves in a Redis.
 
     Args:
-        client: A connected client.
+        link: A way to Redis.
     """
 
-    def __init__(self, client: Redis) -> None:
-        self._client = client
-        source = resources.files("npc_server.store") / "scripts"
-        self._dump = client.register_script((source / "dump.lua").read_bytes())
-        self._restore = client.register_script((source / "restore.lua").read_bytes())
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._dump = Script("dump")
+        self._restore = Script("restore")
 
     async def dump(self, world: str, conversation: str) -> Saved | None:
         """A conversation as it is at one moment, without the reply that is being spoken."""
         keys = ConversationKeys.of(world, conversation)
-        with translated():
-            found = await self._dump(keys=(keys.state, keys.turns))
+        async with self._link.use() as client:
+            found = await self._dump(client, (keys.state, keys.turns), ())
         if not found:
             return None
         raw, turns = found
@@ -127,7 +125,13 @@ class Checkpoints:
         return Saved(replace(state, reply=None, asks=()), tuple(decoded))
 
     async def restore(
-        self, saved: Saved, events: Sequence[tuple[tuple[str, ...], bytes]], retention_ms: int
+        self,
+        saved: Saved,
+        events: Sequence[tuple[tuple[str, ...], bytes]],
+        *,
+        retention_ms: int,
+        channel: str,
+        owner: str,
     ) -> None:
         """Put a conversation back as it was; whoever was speaking in it is fenced out.
 
@@ -138,6 +142,8 @@ class Checkpoints:
             saved: The conversation.
             events: What tells of it: the players who may know, and JSON without ``seq``.
             retention_ms: How long it is kept unused; 0 is for ever.
+            channel: By which other servers are woken; empty wakes none.
+            owner: Who does this.
         """
         state = saved.state
         keys = ConversationKeys.of(state.world, state.id)
@@ -153,10 +159,10 @@ class Checkpoints:
         arguments.append(len(events))
         for audience, event in events:
             arguments += [orjson.dumps(audience), event]
-        with translated():
-            await self._restore(
-                keys=(keys.state, keys.turns, keys.events, keys.partial), args=arguments
-            )
+        arguments += [channel, owner]
+        names = (keys.state, keys.turns, keys.events, keys.partial)
+        async with self._link.use() as client:
+            await self._restore(client, names, arguments)
 
     async def put(self, world: str, about: About, file: bytes) -> None:
         """Keep a save; one of the same name is replaced.
@@ -165,11 +171,11 @@ class Checkpoints:
             Conflict: The world has too many.
         """
         index = checkpoint_index(world)
-        with translated():
-            known = await self._client.hkeys(index)
+        async with self._link.use() as client:
+            known = await client.hkeys(index)
             if len(known) >= SAVES and about.name.encode() not in known:
                 raise Conflict(f"This world has {SAVES} saves, which is the limit. Delete one.")
-            async with self._client.pipeline(transaction=True) as pipe:
+            async with client.pipeline(transaction=True) as pipe:
                 pipe.set(checkpoint_key(world, about.name), file)
                 pipe.hset(index, about.name, orjson.dumps(asdict(about)).decode())
                 await pipe.execute()
@@ -180,8 +186,8 @@ class Checkpoints:
         Raises:
             NotFound: There is none of that name.
         """
-        with translated():
-            file = await self._client.get(checkpoint_key(world, name))
+        async with self._link.use() as client:
+            file = await client.get(checkpoint_key(world, name))
         if not isinstance(file, bytes):
             raise NotFound(f"There is no save '{name}' in this world.")
         return file
@@ -192,18 +198,17 @@ class Checkpoints:
         Raises:
             NotFound: There is none of that name.
         """
-        with translated():
-            async with self._client.pipeline(transaction=True) as pipe:
-                pipe.delete(checkpoint_key(world, name))
-                pipe.hdel(checkpoint_index(world), name)
-                gone, _ = await pipe.execute()
+        async with self._link.use() as client, client.pipeline(transaction=True) as pipe:
+            pipe.delete(checkpoint_key(world, name))
+            pipe.hdel(checkpoint_index(world), name)
+            gone, _ = await pipe.execute()
         if not gone:
             raise NotFound(f"There is no save '{name}' in this world.")
 
     async def all(self, world: str) -> list[About]:
         """The saves of a world, the newest first."""
-        with translated():
-            found: Any = await self._client.hvals(checkpoint_index(world))
+        async with self._link.use() as client:
+            found: Any = await client.hvals(checkpoint_index(world))
         return sorted((About(**orjson.loads(raw)) for raw in found), key=lambda a: -a.at_ms)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -49,6 +50,11 @@ class ConversationKeys:
         """Sorted set: the names of the answer keys, by when they lapse, to delete them by."""
         return f"npc:{{{self.tag}}}:answers"
 
+    @property
+    def wakes(self) -> str:
+        """Channel: that a server committed or kept more of a reply's text."""
+        return f"npc:{{{self.tag}}}:wakes"
+
     def answer(self, player: str, command: str) -> str:
         """String: the answer of an accepted command."""
         return f"npc:{{{self.tag}}}:answer:{quote(player, safe='')}:{quote(command, safe='')}"
@@ -84,3 +90,11 @@ def checkpoint_key(world: str, name: str) -> str:
 def player_index(world: str, player: str) -> str:
     """Set: the conversations of a player in a world."""
     return f"npc:{{{quote(world, safe='')}/@{quote(player, safe='')}}}:conversations"
+
+
+def saved_session(token: str) -> str:
+    """String: a session that lost its connection.
+
+    The token itself is not in the name: whoever reads Redis' files cannot go on with a session.
+    """
+    return f"npc:{{@{hashlib.sha256(token.encode()).hexdigest()}}}:session"

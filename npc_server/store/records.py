@@ -27,12 +27,12 @@ from npc_server.conversation.model import (
 )
 from npc_server.errors import SetupError
 
-Kind = Literal["conversation", "turn", "partial", "consent"]
+Kind = Literal["conversation", "turn", "partial", "consent", "session"]
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 VERSION = 3
-"""Version 3 added what has a default: presence of members, branches, asks, surroundings, facts and
-more of a conversation; ``private``, ``emotion`` and ``redacted`` of a turn; the root of a reply.
+"""Version 3 added what has a default: presence of members, branches, asks, surroundings, facts of
+a conversation; ``private``, ``emotion`` and ``redacted`` of a turn; the root of a reply; sessions.
 Version 2 added ``degraded``, ``gestures``, ``replaced_by`` and ``actions`` of a turn; ``replaces``,
 ``ambient``, ``instructions`` and ``actions`` of a reply; consent."""
 
@@ -46,6 +46,7 @@ UPCASTERS: dict[Kind, dict[int, Upcaster]] = {
     "turn": {1: _as_it_is, 2: _as_it_is},
     "partial": {1: _as_it_is, 2: _as_it_is},
     "consent": {2: _as_it_is},
+    "session": {},
 }
 """By kind and version: makes the next version of it."""
 
@@ -210,3 +211,39 @@ def _with_tuples(record: dict[str, Any]) -> dict[str, Any]:
         if name in record:
             made[name] = tuple(kind(**item) for item in record[name])
     return {**record, **made}
+
+
+@dataclass(frozen=True, slots=True)
+class SavedSession:
+    """What a session that lost its connection goes on with, at any server.
+
+    Attributes:
+        world: Where it plays.
+        namespace: Of its player's id.
+        player: Its player's id, without the name space.
+        role: Of its key.
+        conversations: Those that it had open.
+        session: Its id.
+    """
+
+    world: str
+    namespace: str
+    player: str
+    role: str
+    conversations: tuple[str, ...]
+    session: str
+
+
+def encode_session(session: SavedSession) -> bytes:
+    """A session as it is stored."""
+    return orjson.dumps({"v": VERSION, **asdict(session)})
+
+
+def decode_session(raw: bytes) -> SavedSession:
+    """A session as it was stored.
+
+    Raises:
+        NewerRecord: A newer server wrote it.
+    """
+    record = read("session", raw)
+    return SavedSession(**{**record, "conversations": tuple(record["conversations"])})

@@ -4,40 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
-from redis.asyncio import Redis
-from redis.commands.core import AsyncScript
 
-from npc_server.config import Settings
 from npc_server.conversation import rules
 from npc_server.conversation.model import Conversation, Turn
-from npc_server.errors import SetupError
 from npc_server.store import records
 from npc_server.store.checkpoints import Checkpoints, Saved
-from npc_server.store.connect import check_version, connect, translated
-from npc_server.store.embedded import EmbeddedRedis, FolderInUse
+from npc_server.store.connect import Client, Link
 from npc_server.store.keys import (
     ANSWER_SECONDS,
     ConversationKeys,
     player_consent,
     player_index,
+    saved_session,
     states_of,
 )
-from npc_server.store.records import Consent, Partial
+from npc_server.store.records import Consent, Partial, SavedSession
+from npc_server.store.script import Script
+from npc_server.store.wakes import Wakes, waking
 
 TURNS_KEPT = 5_000
 EVENTS_KEPT = 256
 """A session that comes back is told of 200 at most; older ones are in the transcript."""
 
 TURNS_LOADED = rules.TURNS_IN_MEMORY + rules.TURNS_DROPPED
-LEASE_MS = 10_000
+LEASE_MS = 3_000
+"""A server that speaks renews it every second."""
+
 REWRITE_SECONDS = 10
 SCAN_KEYS = 1_000
 
@@ -47,7 +46,7 @@ class RevisionConflict(Exception):
 
 
 class Fenced(Exception):
-    """The lease was lost: another server owns the reply."""
+    """The lease was lost: another server owns the reply, or ended it."""
 
 
 class Owned(Exception):
@@ -110,26 +109,34 @@ class Store:
     Every method raises ``StoreUnavailable`` where Redis does not answer or refuses to write.
 
     Args:
-        client: A connected client.
+        link: A way to it.
         owner: Who holds the leases that are taken: this server.
         retention_ms: How long an unused conversation is kept; 0 is for ever.
         own: Whether the Redis is our own, so that its file may be rewritten.
+        replicas: Whether other servers may use it, which are woken then by what is done here.
     """
 
-    def __init__(self, client: Redis, *, owner: str, retention_ms: int, own: bool) -> None:
-        self._client = client
+    def __init__(
+        self, link: Link, *, owner: str, retention_ms: int, own: bool, replicas: bool
+    ) -> None:
+        self._link = link
         self._owner = owner
         self._retention_ms = retention_ms
         self._own = own
-        self._commit = _script(client, "commit")
-        self._hold = _script(client, "hold")
-        self._load = _script(client, "load")
-        self.checkpoints = Checkpoints(client)
+        self._replicas = replicas
+        self._commit = Script("commit")
+        self._hold = Script("hold")
+        self._load = Script("load")
+        self.checkpoints = Checkpoints(link)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other servers may use the same Redis."""
+        return self._replicas
 
     async def ping(self) -> None:
-        """Ask whether Redis answers."""
-        with translated():
-            await self._client.ping()
+        """Ask whether Redis answers, every primary of a Cluster."""
+        await self._link.ping()
 
     async def load(self, world: str, conversation: str) -> Conversation | None:
         """A conversation with its newest turns, or ``None``; one round trip.
@@ -138,8 +145,8 @@ class Store:
             NewerRecord: A newer server wrote it.
         """
         keys = ConversationKeys.of(world, conversation)
-        with translated():
-            found = await self._load(keys=(keys.state, keys.turns), args=(TURNS_LOADED,))
+        async with self._link.use() as client:
+            found = await self._load(client, (keys.state, keys.turns), (TURNS_LOADED,))
         if not found:
             return None
         raw, revision, seq, turns = found
@@ -158,6 +165,7 @@ class Store:
         events: Sequence[Durable] = (),
         answer: Answer | None = None,
         take_lease: bool = False,
+        seize_lease: bool = False,
         release_lease: bool = False,
         fence: int | None = None,
     ) -> Committed | Repeated:
@@ -169,13 +177,15 @@ class Store:
             events: What tells of it; they get the next numbers.
             answer: The command's answer, to be given again if the command comes again.
             take_lease: Begin a reply: nobody else may until it is released or lapses.
+            seize_lease: The same, and from whoever has it: this cuts the reply that another server
+                speaks. That one is fenced then, and what was kept of its text is gone.
             release_lease: The reply has ended.
             fence: The number of the lease under which this is done.
 
         Raises:
             RevisionConflict: The stored state is another one than ``before``.
             Fenced: The lease is not ours any more.
-            Owned: The lease was to be taken and is another server's.
+            Owned: The lease was to be taken, not seized, and is another server's.
         """
         keys = ConversationKeys.of(after.world, after.id)
         known = {turn.index: turn for turn in before.turns} if before else {}
@@ -186,7 +196,7 @@ class Store:
             records.encode_conversation(after),
             self._retention_ms,
             self._owner,
-            int(take_lease),
+            2 if seize_lease else int(take_lease),
             int(release_lease),
             LEASE_MS,
             "" if fence is None else fence,
@@ -196,6 +206,7 @@ class Store:
             ANSWER_SECONDS * 1_000,
             secrets.token_hex(8),
             orjson.dumps({"inherited": after.inherited, "first": after.first}),
+            self._channel(keys),
             len(turns),
         ]
         for turn in turns:
@@ -203,8 +214,8 @@ class Store:
         arguments.append(len(events))
         for event in events:
             arguments += [orjson.dumps(event.audience), event.event]
-        with translated():
-            kind, *found = await self._commit(keys=names, args=arguments)
+        async with self._link.use() as client:
+            kind, *found = await self._commit(client, names, arguments)
         match kind:
             case b"done":
                 return Committed(*(int(number) for number in found))
@@ -219,8 +230,8 @@ class Store:
     async def answer(self, world: str, conversation: str, answer: Answer) -> bytes | None:
         """The first answer of a command that was carried out before."""
         keys = ConversationKeys.of(world, conversation)
-        with translated():
-            found = await self._client.get(keys.answer(answer.player, answer.command))
+        async with self._link.use() as client:
+            found = await client.get(keys.answer(answer.player, answer.command))
         return _bytes(found)
 
     async def events_after(
@@ -228,10 +239,8 @@ class Store:
     ) -> list[StoredEvent]:
         """The newest durable events after a number, oldest first."""
         keys = ConversationKeys.of(world, conversation)
-        with translated():
-            entries: Any = await self._client.xrevrange(
-                keys.events, "+", f"{seq + 1}-0", count=limit
-            )
+        async with self._link.use() as client:
+            entries: Any = await client.xrevrange(keys.events, "+", f"{seq + 1}-0", count=limit)
         return [
             StoredEvent(
                 seq=int(name.split(b"-")[0]),
@@ -246,8 +255,8 @@ class Store:
         if not indices:
             return []
         keys = ConversationKeys.of(world, conversation)
-        with translated():
-            found: Any = await self._client.hmget(keys.turns, [str(n) for n in indices])
+        async with self._link.use() as client:
+            found: Any = await client.hmget(keys.turns, [str(n) for n in indices])
         return [records.decode_turn(raw) for raw in found if raw is not None]
 
     async def turns_before(self, state: Conversation, index: int, limit: int) -> list[Turn]:
@@ -264,15 +273,15 @@ class Store:
             turn: Their id.
         """
         keys = ConversationKeys.of(state.world, state.id)
-        with translated():
-            entries: Any = await self._client.xrange(keys.events)
+        async with self._link.use() as client:
+            entries: Any = await client.xrange(keys.events)
             held = [
                 name
                 for name, fields in entries
                 if (event := orjson.loads(fields[b"event"])).get("turn") == turn
                 and event["type"] in {"turn", "reply.done", "reply.action"}
             ]
-            async with self._client.pipeline(transaction=True) as pipe:
+            async with client.pipeline(transaction=True) as pipe:
                 for each in turns:
                     pipe.hset(keys.turns, str(each.index), records.encode_turn(each))
                 if held:
@@ -299,48 +308,57 @@ class Store:
 
     async def partial(self, world: str, conversation: str) -> Partial | None:
         """What was kept of the reply in flight."""
-        with translated():
-            raw = _bytes(await self._client.get(ConversationKeys.of(world, conversation).partial))
+        async with self._link.use() as client:
+            raw = _bytes(await client.get(ConversationKeys.of(world, conversation).partial))
         return None if raw is None else records.decode_partial(raw)
 
     async def restore(self, saved: Saved, events: Sequence[Durable]) -> None:
         """Put a conversation back as it was saved; see ``Checkpoints.restore``."""
         told = [(event.audience, event.event) for event in events]
-        await self.checkpoints.restore(saved, told, self._retention_ms)
+        await self.checkpoints.restore(
+            saved,
+            told,
+            retention_ms=self._retention_ms,
+            channel=self._channel(ConversationKeys.of(saved.state.world, saved.state.id)),
+            owner=self._owner,
+        )
+
+    def wakes(self) -> AbstractAsyncContextManager[Wakes]:
+        """What other servers do to conversations, as long as the context lasts."""
+        return waking(self._link, self._owner)
 
     async def index_player(self, world: str, player: str, conversation: str) -> None:
         """Note that a player is in a conversation, so that it can be found by the player."""
         key = player_index(world, player)
-        with translated():
-            async with self._client.pipeline(transaction=True) as pipe:
-                pipe.sadd(key, conversation)
-                if self._retention_ms:
-                    pipe.pexpire(key, self._retention_ms)
-                await pipe.execute()
+        async with self._link.use() as client, client.pipeline(transaction=True) as pipe:
+            pipe.sadd(key, conversation)
+            if self._retention_ms:
+                pipe.pexpire(key, self._retention_ms)
+            await pipe.execute()
 
     async def conversations_of(self, world: str, player: str) -> list[str]:
         """The conversations of a player in a world."""
-        with translated():
-            found: Any = await self._client.smembers(player_index(world, player))
+        async with self._link.use() as client:
+            found: Any = await client.smembers(player_index(world, player))
         return sorted(name.decode() for name in found)
 
     async def conversations(self, world: str) -> list[str]:
         """The ids of every conversation of a world, sorted; the server goes on meanwhile."""
         begin, end = states_of(world)
         found: set[str] = set()
-        with translated():
-            async for key in self._client.scan_iter(match=f"{begin}*{end}", count=SCAN_KEYS):
+        async with self._link.use() as client:
+            async for key in client.scan_iter(match=f"{begin}*{end}", count=SCAN_KEYS):
                 found.add(unquote(key.decode().removeprefix(begin).removesuffix(end)))
         return sorted(found)
 
     async def set_consent(self, world: str, player: str, consent: Consent | None) -> None:
         """Note what a player allows from now on. Where it did before, it did so since then."""
         key = player_consent(world, player)
-        with translated():
+        async with self._link.use() as client:
             if consent is None:
-                await self._client.delete(key)
+                await client.delete(key)
                 return
-            async with self._client.pipeline(transaction=True) as pipe:
+            async with client.pipeline(transaction=True) as pipe:
                 pipe.set(key, records.encode_consent(consent), nx=True)
                 if self._retention_ms:
                     pipe.pexpire(key, self._retention_ms)
@@ -350,16 +368,31 @@ class Store:
 
     async def consent(self, world: str, player: str) -> Consent | None:
         """What a player allows now; ``None`` is nothing."""
-        with translated():
-            raw = _bytes(await self._client.get(player_consent(world, player)))
+        async with self._link.use() as client:
+            raw = _bytes(await client.get(player_consent(world, player)))
         return None if raw is None else records.decode_consent(raw)
+
+    async def keep_session(self, token: str, session: SavedSession, life_ms: int) -> None:
+        """Keep what a session goes on with, for whoever comes with the token in time."""
+        async with self._link.use() as client:
+            await client.set(saved_session(token), records.encode_session(session), px=life_ms)
+
+    async def take_session(self, token: str) -> SavedSession | None:
+        """What was kept under a token, once: it is gone then.
+
+        Raises:
+            NewerRecord: A newer server wrote it.
+        """
+        async with self._link.use() as client:
+            raw = _bytes(await client.getdel(saved_session(token)))
+        return None if raw is None else records.decode_session(raw)
 
     async def delete_conversation(self, world: str, conversation: str) -> None:
         """Delete every key of a conversation."""
         keys = ConversationKeys.of(world, conversation)
-        with translated():
-            answers = await self._client.zrange(keys.answers, 0, -1)
-            await self._client.delete(*keys.fixed(), *answers)
+        async with self._link.use() as client:
+            answers = await client.zrange(keys.answers, 0, -1)
+            await client.delete(*keys.fixed(), *answers)
 
     async def forget_player(self, world: str, player: str) -> None:
         """Delete a player's index and consent, and rewrite the file of a Redis of our own.
@@ -367,95 +400,44 @@ class Store:
         Then no deleted text is left in it. The operator of another Redis decides when it is
         rewritten.
         """
-        with translated():
-            await self._client.delete(player_index(world, player), player_consent(world, player))
+        async with self._link.use() as client:
+            await client.delete(player_index(world, player), player_consent(world, player))
             if self._own:
-                await self._rewrite()
+                # A rewrite that runs already may have read what was deleted since.
+                await _rewritten(client)
+                await client.bgrewriteaof()
+                await _rewritten(client)
 
-    async def _rewrite(self) -> None:
-        # A rewrite that runs already may have read what was deleted since.
-        await self._rewritten()
-        await self._client.bgrewriteaof()
-        await self._rewritten()
-
-    async def _rewritten(self) -> None:
-        async with asyncio.timeout(REWRITE_SECONDS):
-            while True:
-                about = await self._client.info("persistence")
-                if not (about["aof_rewrite_in_progress"] or about["aof_rewrite_scheduled"]):
-                    return
-                await asyncio.sleep(0.02)
+    def _channel(self, keys: ConversationKeys) -> str:
+        return keys.wakes if self._replicas else ""
 
     async def _keep(self, world: str, conversation: str, fence: int, partial: bytes) -> None:
         keys = ConversationKeys.of(world, conversation)
-        with translated():
+        async with self._link.use() as client:
             held = await self._hold(
-                keys=(keys.state, keys.partial),
-                args=(fence, LEASE_MS, partial, self._retention_ms),
+                client,
+                (keys.state, keys.partial),
+                (
+                    fence,
+                    LEASE_MS,
+                    partial,
+                    self._retention_ms,
+                    self._owner,
+                    self._channel(keys),
+                ),
             )
         if not held:
             raise Fenced("the lease was lost")
 
 
-@asynccontextmanager
-async def open_store(
-    url: str, settings: Settings, *, owner: str, own: bool = False
-) -> AsyncIterator[Store]:
-    """A store in the Redis at a URL.
-
-    Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``.
-        settings: Time-out and retention.
-        owner: Who holds the leases that are taken.
-        own: Whether the Redis is our own.
-
-    Raises:
-        ConfigError: The URL is wrong, or the Redis too old.
-        StoreUnavailable: It does not answer.
-    """
-    client = connect(url, settings.timeouts.redis)
-    days = settings.retention_days
-    try:
-        await check_version(client)
-        yield Store(
-            client, owner=owner, retention_ms=int(days * 86_400_000) if days else 0, own=own
-        )
-    finally:
-        await client.aclose()
-
-
-@asynccontextmanager
-async def open_beside(settings: Settings, *, owner: str) -> AsyncIterator[Store]:
-    """A store for a command that may run beside the server, and reads only.
-
-    It is in the Redis of the settings; without one, in that of the server which runs on the data
-    folder, else in one that is started there for as long as this takes.
-
-    Raises:
-        SetupError: The data folder holds no conversations, or cannot be used.
-        StoreUnavailable: Redis does not answer.
-    """
-    async with AsyncExitStack() as stack:
-        url = settings.redis_url
-        if url is None:
-            if not EmbeddedRedis.has_data(settings.data_dir):
-                raise SetupError(
-                    f"There are no conversations in {settings.data_dir}. Choose the folder of the "
-                    "server with --data-dir, or its Redis with --redis-url."
-                )
-            embedded = EmbeddedRedis(settings.data_dir)
-            stack.push_async_callback(embedded.stop)
-            try:
-                url = await embedded.start()
-            except FolderInUse:
-                url = embedded.url_of_other()
-        yield await stack.enter_async_context(open_store(url, settings, owner=owner))
-
-
-def _script(client: Redis, name: str) -> AsyncScript:
-    source = resources.files("npc_server.store") / "scripts" / f"{name}.lua"
-    return client.register_script(source.read_bytes())
-
-
 def _bytes(found: Any) -> bytes | None:
     return found if isinstance(found, bytes) else None
+
+
+async def _rewritten(client: Client) -> None:
+    async with asyncio.timeout(REWRITE_SECONDS):
+        while True:
+            about = await client.info("persistence")
+            if not (about["aof_rewrite_in_progress"] or about["aof_rewrite_scheduled"]):
+                return
+            await asyncio.sleep(0.02)

@@ -270,6 +270,21 @@ def taken_over(state: Conversation) -> Change:
     return change.then(announced(change.state, again, 0))
 
 
+def cut_asked(state: Conversation, player: Member, heard: int | None) -> Change:
+    """A player cuts the reply in flight, which another server is saying: that one is asked.
+
+    Args:
+        state: With the reply in flight.
+        player: Who.
+        heard: How much of it, in code points; ``None`` where only that server knows.
+    """
+    reply = state.reply
+    if reply is None:
+        return Change(state)
+    cut_by = {**reply.cut_by, player.id: -1 if heard is None else heard}
+    return Change(replace(state, reply=replace(reply, cut_by=cut_by)))
+
+
 def heard_less(state: Conversation, turn_id: str, member: str, chars: int) -> Change:
     """A finished reply was cut while it was still being played to a member.
 

@@ -1,12 +1,14 @@
 -- Commits one change of a conversation, or nothing of it.
 -- KEYS: state, turns, events, partial, answers, and the command's answer key where there is one
 -- ARGV: 1 expected revision   2 state (JSON)         3 retention in ms, 0 keeps for ever
---       4 owner               5 take the lease (1)   6 release it (1)   7 lease in ms
+--       4 owner               5 take the lease (1), from whom ever (2)   6 release it (1)
+--       7 lease in ms
 --       8 fence that the caller holds, or ''         9 newest turns to keep
 --       10 newest events to keep   11 answer ('' = none)   12 answer's life in ms
 --       13 a token of this commit: sent again after a lost answer, it is not done twice
 --       14 the branch: runs of turn indices that it shares and the first of its own (JSON)
---       15 number of turns n, then n pairs (index, JSON)
+--       15 the channel that wakes other servers, or ''
+--       16 number of turns n, then n pairs (index, JSON)
 --       then number of events m, then m pairs (audience JSON, event JSON)
 local state, turns, events, partial, answers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local answer = KEYS[6]
@@ -26,18 +28,22 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
 -- A fence goes first: whoever lost the lease may not even try again.
-if ARGV[8] ~= '' and tonumber(ARGV[8]) ~= fence then return {'fenced', tostring(fence)} end
+local others = owner and owner ~= '' and owner ~= ARGV[4]
+if ARGV[8] ~= '' and (tonumber(ARGV[8]) ~= fence or others) then
+  return {'fenced', tostring(fence)}
+end
 if revision ~= tonumber(ARGV[1]) then return {'conflict', tostring(revision)} end
-if ARGV[5] == '1' then
-  local free = not owner or owner == '' or lease_until <= now
-  if not free and owner ~= ARGV[4] then return {'owned', tostring(lease_until - now)} end
+if ARGV[5] ~= '0' then
+  if ARGV[5] == '1' and others and lease_until > now then
+    return {'owned', tostring(lease_until - now)}
+  end
   fence = fence + 1
   owner = ARGV[4]
   lease_until = now + tonumber(ARGV[7])
 end
 if ARGV[6] == '1' then owner, lease_until = '', 0 end
 
-local at = 15
+local at = 16
 local count = tonumber(ARGV[at])
 local following = tonumber(redis.call('HGET', state, 'turns') or '0')
 for n = 1, count do
@@ -59,7 +65,7 @@ end
 revision = revision + 1
 redis.call('HSET', state, 'state', ARGV[2], 'turns', following, 'path', ARGV[14], 'commit', ARGV[13], 'revision', revision, 'seq', seq,
   'fence', fence, 'owner', owner or '', 'until', lease_until)
-if ARGV[6] == '1' then redis.call('DEL', partial) end
+if ARGV[5] == '2' or ARGV[6] == '1' then redis.call('DEL', partial) end
 if answer then
   local life = tonumber(ARGV[12])
   redis.call('SET', answer, ARGV[11], 'PX', life)
@@ -70,4 +76,5 @@ local retention = tonumber(ARGV[3])
 for _, key in ipairs({state, turns, events, partial, answers}) do
   if retention > 0 then redis.call('PEXPIRE', key, retention) else redis.call('PERSIST', key) end
 end
+if ARGV[15] ~= '' then redis.call('PUBLISH', ARGV[15], ARGV[4] .. ':' .. revision) end
 return {'done', tostring(revision), tostring(seq), tostring(fence)}

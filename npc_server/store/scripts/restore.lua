@@ -3,6 +3,7 @@
 -- ARGV: 1 state (JSON)   2 branch (JSON)   3 the next index   4 retention in ms, 0 keeps for ever
 --       5 number of turns n, then n pairs (index, JSON)
 --       then number of events m, then m pairs (audience JSON, event JSON)
+--       then the channel to wake others by, or '', and who does this
 local state, turns, events, partial = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local found = redis.call('HMGET', state, 'revision', 'seq', 'fence')
 local revision, seq = tonumber(found[1] or '0') + 1, tonumber(found[2] or '0')
@@ -24,4 +25,6 @@ local retention = tonumber(ARGV[4])
 for _, key in ipairs({state, turns, events}) do
   if retention > 0 then redis.call('PEXPIRE', key, retention) else redis.call('PERSIST', key) end
 end
+at = at + 1
+if ARGV[at] ~= '' then redis.call('PUBLISH', ARGV[at], ARGV[at + 1] .. ':' .. revision) end
 return revision

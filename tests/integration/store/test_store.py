@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from support import eventually
 
 from npc_server.config import Settings, Timeouts
 from npc_server.conversation import rules
@@ -23,10 +25,12 @@ from npc_server.store import (
     Partial,
     Repeated,
     RevisionConflict,
+    SavedSession,
     Store,
     open_store,
 )
-from npc_server.store.store import EVENTS_KEPT, TURNS_KEPT
+from npc_server.store.connect import Client
+from npc_server.store.store import EVENTS_KEPT, LEASE_MS, TURNS_KEPT
 
 MINSU = Member("minsu", "player", "Minsu", ":minsu")
 BRAM = Member("bram", "npc", "Bram", "bram")
@@ -48,6 +52,11 @@ async def put(store: Store, before: Conversation | None, after: Conversation) ->
     done = await store.commit(after, before=before, events=[EVENT])
     assert isinstance(done, Committed)
     return replace(after, revision=done.revision, seq=done.seq)
+
+
+async def names(raw: Client) -> list[bytes]:
+    """Every key, of all nodes of a Cluster."""
+    return [key async for key in raw.scan_iter()]
 
 
 async def test_what_is_committed_is_loaded(store: Store) -> None:
@@ -107,7 +116,7 @@ async def test_a_repeated_command_is_answered_only(store: Store) -> None:
     assert [turn.text for turn in loaded.turns] == ["Hello"]
 
 
-async def test_one_owner_at_a_time(store: Store, redis_url: str) -> None:
+async def test_one_owner_at_a_time(store: Store, redis_url: str, raw: Client) -> None:
     """A lease keeps others from beginning, a fence keeps the former owner from committing."""
     async with open_store(redis_url, Settings(), owner="two") as other:
         state = await put(store, None, fresh())
@@ -116,9 +125,8 @@ async def test_one_owner_at_a_time(store: Store, redis_url: str) -> None:
         state = replace(with_turn(state), revision=mine.revision, seq=mine.seq)
         with pytest.raises(Owned) as owned:
             await other.commit(with_turn(state), before=state, take_lease=True)
-        assert 0 < owned.value.retry_after_ms <= 10_000
-        async with Redis.from_url(redis_url) as client:
-            await client.hset("npc:{w/c}:state", "until", 1)
+        assert 0 < owned.value.retry_after_ms <= LEASE_MS
+        await raw.hset("npc:{w/c}:state", "until", 1)
         theirs = await other.commit(with_turn(state), before=state, take_lease=True)
         assert isinstance(theirs, Committed)
         assert theirs.fence == mine.fence + 1
@@ -146,9 +154,115 @@ async def test_a_released_lease_is_free(store: Store, redis_url: str) -> None:
         assert isinstance(await other.commit(state, before=state, take_lease=True), Committed)
 
 
-async def test_an_answer_that_was_lost_does_not_commit_twice(store: Store, redis_url: str) -> None:
+async def leased(store: Store, before: Conversation | None, **how: Any) -> tuple[Conversation, int]:
+    """Commit a turn, or a new conversation, under a lease: the state as stored, and the fence."""
+    after = with_turn(before) if before else fresh()
+    done = await store.commit(after, before=before, **how)
+    assert isinstance(done, Committed)
+    return replace(after, revision=done.revision, seq=done.seq), done.fence
+
+
+async def test_a_player_is_heard_while_another_server_speaks(store: Store, redis_url: str) -> None:
+    """A turn is committed by its revision alone; the reply's owner goes on under its fence."""
+    async with open_store(redis_url, Settings(), owner="two") as other:
+        state, fence = await leased(store, None, take_lease=True)
+        await store.flush_partial("w", "c", Partial("r", 1, "Well, "), fence)
+        heard, same = await leased(other, state)
+        assert same == fence
+        await store.renew("w", "c", fence)
+        with pytest.raises(RevisionConflict):
+            await store.commit(with_turn(state), before=state, fence=fence)
+        assert await store.load("w", "c") == heard
+        assert await store.partial("w", "c") == Partial("r", 1, "Well, ")
+        after, _ = await leased(store, heard, fence=fence, release_lease=True)
+        assert [turn.index for turn in after.turns] == [0, 1]
+
+
+async def test_a_number_is_not_a_lease(store: Store, redis_url: str) -> None:
+    """Who has learnt the number of another server's lease can do nothing with it."""
+    async with open_store(redis_url, Settings(), owner="two") as other:
+        state, fence = await leased(store, None, take_lease=True)
+        with pytest.raises(Fenced):
+            await other.commit(with_turn(state), before=state, fence=fence)
+        with pytest.raises(Fenced):
+            await other.renew("w", "c", fence)
+        with pytest.raises(Fenced):
+            await other.flush_partial("w", "c", Partial("r", 1, "Mine."), fence)
+        assert await store.partial("w", "c") is None
+
+
+async def test_a_lease_that_lapsed_can_be_taken(store: Store, redis_url: str, raw: Client) -> None:
+    """Its owner may still use it; once another server took it, its owner can commit nothing."""
+    async with open_store(redis_url, Settings(), owner="two") as other:
+        state, fence = await leased(store, None, take_lease=True)
+        await raw.hset("npc:{w/c}:state", "until", 1)
+        state, _ = await leased(store, state, fence=fence)
+        await raw.hset("npc:{w/c}:state", "until", 1)
+        await store.renew("w", "c", fence)
+        with pytest.raises(Owned):
+            await leased(other, state, take_lease=True)
+        await raw.hset("npc:{w/c}:state", "until", 1)
+        state, theirs = await leased(other, state, take_lease=True)
+        assert theirs == fence + 1
+        for late in (
+            store.commit(with_turn(state), before=state, fence=fence),
+            store.commit(with_turn(state), before=state, fence=fence, release_lease=True),
+            store.renew("w", "c", fence),
+            store.flush_partial("w", "c", Partial("r", 1, "Late."), fence),
+        ):
+            with pytest.raises(Fenced):
+                await late
+        assert await store.load("w", "c") == state
+        assert await store.partial("w", "c") is None
+        await other.renew("w", "c", theirs)
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_a_player_cuts_the_reply_of_another_server(
+    store: Store, redis_url: str, goes_on: bool
+) -> None:
+    """The cutter has the lease at once, or nobody; the server that spoke can commit nothing."""
+    async with open_store(redis_url, Settings(), owner="two") as other:
+        state, fence = await leased(store, None, take_lease=True)
+        await store.flush_partial("w", "c", Partial("r", 1, "Well, "), fence)
+        with pytest.raises(Owned):
+            await leased(other, state, take_lease=True)
+        stale = state
+        state, theirs = await leased(other, state, seize_lease=True, release_lease=not goes_on)
+        assert theirs == fence + 1
+        assert await store.partial("w", "c") is None
+        with pytest.raises(RevisionConflict):
+            await other.commit(with_turn(stale), before=stale, seize_lease=True)
+        with pytest.raises(Fenced):
+            await store.commit(with_turn(state), before=state, fence=fence)
+        with pytest.raises(Fenced):
+            await store.flush_partial("w", "c", Partial("r", 1, "Well, no."), fence)
+        if goes_on:
+            await other.renew("w", "c", theirs)
+            with pytest.raises(Owned):
+                await leased(store, state, take_lease=True)
+        else:
+            _, again = await leased(store, state, take_lease=True)
+            assert again == theirs + 1
+
+
+async def test_a_cut_that_is_sent_again_cuts_nothing_else(store: Store, redis_url: str) -> None:
+    """The first answer is given; the lease stays with whoever has it by now."""
+    async with open_store(redis_url, Settings(), owner="two") as other:
+        state, _ = await leased(store, None, take_lease=True)
+        answer = Answer(":minsu", "cut", b"ack")
+        state, _ = await leased(other, state, seize_lease=True, release_lease=True, answer=answer)
+        state, fence = await leased(store, state, take_lease=True)
+        again = await other.commit(with_turn(state), before=state, seize_lease=True, answer=answer)
+        assert again == Repeated(b"ack")
+        await store.renew("w", "c", fence)
+
+
+async def test_an_answer_that_was_lost_does_not_commit_twice(
+    single: Store, single_url: str
+) -> None:
     """A connection that is cut after a commit: the client's own retry finds it done."""
-    path = redis_url.removeprefix("unix://")
+    path = single_url.removeprefix("unix://")
     cut = asyncio.Event()
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -184,33 +298,32 @@ async def test_an_answer_that_was_lost_does_not_commit_twice(store: Store, redis
     server.close()
     await server.wait_closed()
     await asyncio.sleep(0)
-    loaded = await store.load("w", "c")
+    loaded = await single.load("w", "c")
     assert loaded is not None
     assert [turn.text for turn in loaded.turns] == ["before", "once"]
 
 
-async def test_everything_is_bounded(store: Store, redis_url: str) -> None:
+async def test_everything_is_bounded(store: Store, raw: Client) -> None:
     """Old turns and events leave when there are too many; every key has a lifetime."""
     state = await put(store, None, fresh())
-    async with Redis.from_url(redis_url) as client:
-        await client.hset("npc:{w/c}:turns", "3", b"old")
-        await client.hset("npc:{w/c}:state", "turns", TURNS_KEPT + 3)
-        turn = replace(with_turn(state).turns[0], index=TURNS_KEPT + 3)
-        lots = [EVENT] * (EVENTS_KEPT + 1_000)
-        await store.commit(
-            replace(state, turns=(turn,)),
-            before=state,
-            events=lots,
-            answer=Answer(":minsu", "1", b"x"),
-        )
-        assert not await client.hexists("npc:{w/c}:turns", "3")
-        assert await client.xlen("npc:{w/c}:events") < EVENTS_KEPT + 300
-        await store.index_player("w", ":minsu", "c")
-        async for key in client.scan_iter():
-            assert await client.pttl(key) > 0, key
+    await raw.hset("npc:{w/c}:turns", "3", b"old")
+    await raw.hset("npc:{w/c}:state", "turns", TURNS_KEPT + 3)
+    turn = replace(with_turn(state).turns[0], index=TURNS_KEPT + 3)
+    lots = [EVENT] * (EVENTS_KEPT + 1_000)
+    await store.commit(
+        replace(state, turns=(turn,)),
+        before=state,
+        events=lots,
+        answer=Answer(":minsu", "1", b"x"),
+    )
+    assert not await raw.hexists("npc:{w/c}:turns", "3")
+    assert await raw.xlen("npc:{w/c}:events") < EVENTS_KEPT + 300
+    await store.index_player("w", ":minsu", "c")
+    for key in await names(raw):
+        assert await raw.pttl(key) > 0, key
 
 
-async def test_deleting_leaves_nothing(store: Store, redis_url: str) -> None:
+async def test_deleting_leaves_nothing(store: Store, raw: Client) -> None:
     """After deleting a conversation and its index the Redis is empty."""
     state = await put(store, None, fresh("a b/{c}"))
     done = await store.commit(
@@ -222,8 +335,7 @@ async def test_deleting_leaves_nothing(store: Store, redis_url: str) -> None:
     assert await store.conversations_of("w", "k:min su") == ["a b/{c}"]
     await store.delete_conversation("w", "a b/{c}")
     await store.forget_player("w", "k:min su")
-    async with Redis.from_url(redis_url) as client:
-        assert await client.dbsize() == 0
+    assert await names(raw) == []
 
 
 async def test_turns_are_read_backwards(store: Store) -> None:
@@ -235,34 +347,34 @@ async def test_turns_are_read_backwards(store: Store) -> None:
     assert await store.turns_before(state, 0, 2) == []
 
 
-async def test_a_full_redis_still_reads(store: Store, redis_url: str) -> None:
+async def test_a_full_redis_still_reads(single: Store, single_url: str) -> None:
     """Out of memory, writing is store_unavailable with what to do, and reading goes on."""
-    state = await put(store, None, fresh())
-    async with Redis.from_url(redis_url) as client:
+    state = await put(single, None, fresh())
+    async with Redis.from_url(single_url) as client:
         await client.config_set("maxmemory", 1)
         with pytest.raises(StoreUnavailable, match="maxmemory") as caught:
-            await store.commit(with_turn(state), before=state)
+            await single.commit(with_turn(state), before=state)
         assert caught.value.retry_after_ms
-        assert await store.load("w", "c") == state
+        assert await single.load("w", "c") == state
         await client.config_set("maxmemory", 0)
-    await put(store, state, with_turn(state))
+    await put(single, state, with_turn(state))
 
 
-async def test_a_full_disk_is_store_unavailable(store: Store, redis_url: str) -> None:
+async def test_a_full_disk_is_store_unavailable(single: Store, single_url: str) -> None:
     """When Redis cannot write its files it says MISCONF, and we say what to do."""
-    state = await put(store, None, fresh())
-    async with Redis.from_url(redis_url) as client:
+    state = await put(single, None, fresh())
+    async with Redis.from_url(single_url) as client:
         # A folder where the snapshot should go makes every snapshot fail, as a full disk would.
-        (Path(redis_url.removeprefix("unix://")).parent / "dump.rdb" / "x").mkdir(parents=True)
+        (Path(single_url.removeprefix("unix://")).parent / "dump.rdb" / "x").mkdir(parents=True)
         await client.config_set("save", "3600 1")
         await client.bgsave()
         async with asyncio.timeout(10):
             while (await client.info("persistence"))["rdb_last_bgsave_status"] != "err":
                 await asyncio.sleep(0.05)
         with pytest.raises(StoreUnavailable, match="disk"):
-            await store.commit(with_turn(state), before=state)
+            await single.commit(with_turn(state), before=state)
         await client.config_set("save", "")
-    await put(store, state, with_turn(state))
+    await put(single, state, with_turn(state))
 
 
 async def test_a_redis_that_is_gone_is_store_unavailable() -> None:
@@ -290,7 +402,7 @@ async def test_conversations_of_a_world_are_found(store: Store) -> None:
     assert await store.conversations("none") == []
 
 
-async def test_consent_counts_from_when_it_was_given(store: Store, redis_url: str) -> None:
+async def test_consent_counts_from_when_it_was_given(store: Store, raw: Client) -> None:
     """Given again it goes back to the first time, taken back it is gone, as after being forgotten.
 
     It lapses with what is kept.
@@ -300,11 +412,29 @@ async def test_consent_counts_from_when_it_was_given(store: Store, redis_url: st
     await store.set_consent("w", ":minsu", Consent(9))
     assert await store.consent("w", ":minsu") == Consent(5)
     assert await store.consent("w2", ":minsu") is None
-    async with Redis.from_url(redis_url) as client:
-        assert await client.pttl("npc:{w/@%3Aminsu}:consent") > 86_400_000
+    assert await raw.pttl("npc:{w/@%3Aminsu}:consent") > 86_400_000
     await store.set_consent("w", ":minsu", None)
     assert await store.consent("w", ":minsu") is None
     await store.set_consent("w", ":minsu", Consent(12))
     assert await store.consent("w", ":minsu") == Consent(12)
     await store.forget_player("w", ":minsu")
     assert await store.consent("w", ":minsu") is None
+
+
+async def test_a_session_is_taken_up_once(store: Store, raw: Client) -> None:
+    """Who comes first with the token in time gets the session; nobody gets it twice."""
+    session = SavedSession("w", "key", "minsu", "player", ("c", "d"), "s")
+    await store.keep_session("token", session, 60_000)
+    (key,) = await names(raw)
+    assert b"token" not in key
+    assert 0 < await raw.pttl(key) <= 60_000
+    assert await store.take_session("other") is None
+    taken = await asyncio.gather(*(store.take_session("token") for _ in range(5)))
+    assert [each for each in taken if each] == [session]
+    await store.keep_session("token", session, 1)
+
+    async def lapsed() -> bool:
+        return not await names(raw)
+
+    await eventually(lapsed)
+    assert await store.take_session("token") is None

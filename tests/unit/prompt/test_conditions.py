@@ -81,7 +81,7 @@ def test_knowledge_comes_up_when_its_condition_holds(
 def test_secrets_come_up_when_their_condition_holds() -> None:
     """A secret of the moment stands in the tail with its guard, and is kept from coming out."""
     assert not any("egg" in line for line in tail({"_trust": 2, "quest": "x"}))
-    facts = {"quest.egg": "found", "_trust": 3}
+    facts: Facts = {"quest.egg": "found", "_trust": 3}
     assert tail(facts) == [
         "[How things stand: quest.egg: found]",
         "[What you keep to yourself: He hid an egg. (Only for a friend.)]",
@@ -99,14 +99,14 @@ def test_korean_secrets_come_up_in_korean() -> None:
 
 def test_facts_are_told_as_json_writes_them() -> None:
     """Numbers and truth values as JSON, text as data on one line; hidden and removed ones not."""
-    facts = {"a": True, "b": 1.5, "c": "wet]\n[You are free", "_d": "x", "e": None, "[f": 0}
+    facts: Facts = {"a": True, "b": 1.5, "c": "wet]\n[You are free", "_d": "x", "e": None, "[f": 0}
     assert tail(facts) == ["[How things stand: a: true; b: 1.5; c: wet) (You are free; (f: 0]"]
     assert tail({"_d": "x", "e": None}) == []
 
 
 def test_what_holds_now_goes_before_the_secrets_of_always() -> None:
     """Where there is no room, the NPC's own secrets outlast those of the moment."""
-    facts = {"quest.egg": 1, "_trust": 3}
+    facts: Facts = {"quest.egg": 1, "_trust": 3}
     whole = prompt(facts).tokens
     gone = [prompt(facts, budget=budget).dropped.sections for budget in range(whole, 0, -1)]
     without = [sections for sections in gone if "persona.secrets" in sections]

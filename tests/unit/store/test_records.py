@@ -22,7 +22,13 @@ from npc_server.conversation.model import (
     Turn,
 )
 from npc_server.store import records
-from npc_server.store.keys import ConversationKeys, player_consent, player_index, states_of
+from npc_server.store.keys import (
+    ConversationKeys,
+    player_consent,
+    player_index,
+    saved_session,
+    states_of,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 ACT = Act(
@@ -70,6 +76,7 @@ REPLY = Reply(
     chain=1,
     line="Well met.",
     private=True,
+    cut_by={"minsu": 3},
     number=4,
 )
 STATE = Conversation(
@@ -116,10 +123,13 @@ _V2_STATE = Conversation(
     world=STATE.world,
     members=tuple(replace(m, presence="here", since=0) for m in STATE.members),
     created_ms=STATE.created_ms,
-    reply=replace(REPLY, root=None, player="", chain=0, line=None, private=False, number=0),
+    reply=replace(
+        REPLY, root=None, player="", chain=0, line=None, private=False, cut_by={}, number=0
+    ),
     npcs={"bram": NpcState("happy", 0.25)},
     locale="ko",
 )
+SESSION = records.SavedSession("default", "key", "minsu", "player", ("smithy", "다리"), "s")
 LACKING = {
     "v1": (
         replace(_V2_TURN, degraded=None, gestures=(), replaced_by=None, actions=()),
@@ -146,6 +156,11 @@ def test_consent_can_be_read() -> None:
     assert records.decode_consent((GOLDEN / "v2" / "consent.json").read_bytes()) == CONSENT
 
 
+def test_a_session_can_be_read() -> None:
+    """Sessions came with version 3; their golden file decodes to today's value."""
+    assert records.decode_session((GOLDEN / "v3" / "session.json").read_bytes()) == SESSION
+
+
 def test_today_is_written_as_its_golden_files() -> None:
     """A change of what is stored needs a new version, and golden files for it."""
     folder = GOLDEN / f"v{records.VERSION}"
@@ -154,6 +169,7 @@ def test_today_is_written_as_its_golden_files() -> None:
         ("conversation", records.encode_conversation(STATE)),
         ("partial", records.encode_partial(PARTIAL)),
         ("consent", records.encode_consent(CONSENT)),
+        ("session", records.encode_session(SESSION)),
     ):
         golden = (folder / f"{name}.json").read_bytes()
         assert orjson.loads(made) == orjson.loads(golden)
@@ -204,6 +220,8 @@ def test_keys_of_a_conversation_share_their_tag() -> None:
     assert ConversationKeys.of("a", "b/c") != ConversationKeys.of("a/b", "c")
     assert player_index("w", "k:p") == "npc:{w/@k%3Ap}:conversations"
     assert player_consent("w", "k:p") == "npc:{w/@k%3Ap}:consent"
+    assert saved_session("secret").startswith("npc:{@")
+    assert "secret" not in saved_session("secret")
     begin, end = states_of("a/b")
     assert keys.state == f"{begin}c%7D%7Bd%20%C3%A9{end}"
 
@@ -216,6 +234,7 @@ def test_every_key_is_in_the_table() -> None:
         "answer",
         "conversations",
         "consent",
+        "session",
     }
     rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
     assert {row.split("}:")[1].split(":")[0] for row in rows} == kinds
