@@ -66,7 +66,7 @@ class Library:
 
     def all(self) -> list[Persona]:
         """All personas, by id."""
-        return [self._personas.by_id[name] for name in sorted(self._personas.by_id)]
+        return sorted(self._personas.by_id.values(), key=_id)
 
     def names(self) -> dict[str, str]:
         """The names of all personas by their ids."""
@@ -83,7 +83,7 @@ class Library:
     def scenes(self) -> list[Scene]:
         """All scenes whose personas are there, by id."""
         there = self._personas.by_id
-        found = [self._scenes.by_id[name] for name in sorted(self._scenes.by_id)]
+        found = sorted(self._scenes.by_id.values(), key=_id)
         return [scene for scene in found if all(part.npc in there for part in scene.cast)]
 
     def problems(self) -> list[FileError]:
@@ -126,6 +126,7 @@ class _Shelf(Generic[Item]):
     ) -> None:
         # Changes are told by absolute paths.
         self.folders = tuple(folder.resolve() for folder in folders)
+        # Replaced as a whole, for it is written in one thread and read in another.
         self.by_id: Mapping[str, Item] = {}
         self._kind = kind
         self._read: Callable[[Path], Item | list[FileError]] = read
@@ -243,6 +244,10 @@ def new_scene(scene: str, folder: Path, title: str | None) -> Path:
     shipped = Library([builtin_personas()])
     shipped.load()
     return _write(file, text, scenes.find_problems(text, file.name, shipped.names()))
+
+
+def _id(item: Persona | Scene) -> str:
+    return item.id
 
 
 def _builtin(what: str) -> Path:

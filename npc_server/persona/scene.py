@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
@@ -18,10 +17,16 @@ MAX_CAST = 15
 """A conversation has 16 members, and a player is one of them."""
 
 MAX_FACT = 500
+"""Code points of a fact that is text."""
+
+MAX_NUMBER = 2**53
+"""Numbers beyond are not the same to every reader of JSON."""
 
 
 def _fact(value: Any) -> Scalar:
-    if not isinstance(value, Scalar) or (isinstance(value, float) and not math.isfinite(value)):
+    if not isinstance(value, Scalar) or (
+        isinstance(value, int | float) and not abs(value) <= MAX_NUMBER
+    ):
         raise PydanticCustomError("fact", "must be text in quotes, a number, true or false")
     if isinstance(value, str) and len(value) > MAX_FACT:
         raise PydanticCustomError("fact", f"must have at most {MAX_FACT} characters")

@@ -97,6 +97,8 @@ def test_config_tells_sources(tmp_path: Path) -> None:
         (("models", "info", "nope.gguf"), "nope.gguf"),
         (("serve", "--model", "nope.gguf"), "There is no model file nope.gguf"),
         (("persona", "show", "brm"), "bram"),
+        (("scene", "show", "tavrn"), "tavern"),
+        (("scene", "check", "--personas", "nope"), "no folder of personas"),
         (("keys", "revoke", "x"), "keys list"),
         (("config", "--config", "nope.toml"), "nope.toml"),
     ],
@@ -128,6 +130,19 @@ def test_a_new_persona_is_valid(tmp_path: Path) -> None:
     out = run("persona", "check", "mine", cwd=tmp_path, status=1)
     assert "ana.yaml, line" in out
     assert "colour" in out
+
+
+def test_a_new_scene_is_valid(tmp_path: Path) -> None:
+    """Scene new writes a file that scene check accepts; a wrong name is told with its line."""
+    run("scene", "new", "ferry", "--folder", "mine", cwd=tmp_path)
+    assert "OK" in run("scene", "check", "mine", cwd=tmp_path)
+    assert "OK" in run("scene", "check", cwd=tmp_path)
+    assert '"npc": "marta"' in run("scene", "show", "ferry", "--scenes", "mine", cwd=tmp_path)
+    file = tmp_path / "mine" / "ferry.yaml"
+    file.write_text(file.read_text().replace("- npc: marta", "- npc: martha"))
+    out = run("scene", "check", "mine", cwd=tmp_path, status=1)
+    assert "ferry.yaml, line 15: cast.1.npc" in out
+    assert "marta" in out
 
 
 def test_models_are_listed_and_looked_at(tmp_path: Path, smollm2: Path) -> None:

@@ -78,9 +78,11 @@ def test_an_endpoint_needs_no_file() -> None:
 def test_lists_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders are split like PATH, origins at commas or spaces."""
     monkeypatch.setenv("NPC_PERSONAS", "a:b")
+    monkeypatch.setenv("NPC_SCENES", "c")
     monkeypatch.setenv("NPC_ORIGINS", "https://a.example, https://b.example")
     settings = load({})[0]
     assert settings.personas == (Path("a"), Path("b"))
+    assert settings.scenes == (Path("c"),)
     assert settings.origins == ("https://a.example", "https://b.example")
 
 

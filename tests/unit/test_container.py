@@ -1,6 +1,7 @@
 """The container files fit the server that they start."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -40,6 +41,14 @@ def test_redis_keeps_what_it_is_told() -> None:
     assert "--maxmemory-policy noeviction" in command
     assert redis["healthcheck"]
     assert redis["volumes"] == ["redis:/data"]
+
+
+def test_the_image_has_what_the_wheel_takes_along() -> None:
+    """The folders that are built into the package are there, and are copied before it is built."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for folder in project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]:
+        assert (ROOT / folder).is_dir()
+        assert f"COPY {folder} ./{folder}" in DOCKERFILE
 
 
 def test_the_image_is_whole_and_not_root() -> None:

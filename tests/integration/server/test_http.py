@@ -40,7 +40,8 @@ async def test_the_playground_is_served_with_a_policy(http: httpx.AsyncClient) -
 
 @pytest.mark.parametrize(
     "path", ["/nope", "/playground/../../cli.py", "/playground/%2e%2e/session.py", "/healthz/x",
-             "/metrics/x", "/schema/x", "/personas/x", "/prompts/unknown", "/playground/.hidden"]
+             "/metrics/x", "/schema/x", "/personas/x", "/scenes/x", "/prompts/unknown",
+             "/playground/.hidden"]
 )  # fmt: skip
 async def test_nothing_else_is_there(http: httpx.AsyncClient, path: str) -> None:
     """Unknown paths, and ones that try to leave the folder, are 404."""
@@ -52,6 +53,16 @@ async def test_schemas_and_personas(http: httpx.AsyncClient) -> None:
     assert (await http.get("/schema/npc.v1.json")).json() == json_schema()
     assert (await http.get("/schema/persona.v1.json")).json()["title"] == "Persona"
     assert "bram" in {persona["id"] for persona in (await http.get("/personas")).json()}
+
+
+async def test_scenes_are_listed(http: httpx.AsyncClient) -> None:
+    """A list of scenes says what they are called and who is in them, and nothing of the story."""
+    assert (await http.get("/schema/scene.v1.json")).json()["title"] == "Scene"
+    scenes = {scene["id"]: scene for scene in (await http.get("/scenes")).json()}
+    tavern = scenes["tavern"]
+    assert set(tavern) == {"id", "title", "languages", "summary", "cast"}
+    assert {"member": "marta", "npc": "marta", "name": "Marta"} in tavern["cast"]
+    assert scenes["haenim-dalnim"]["languages"] == ["ko"]
 
 
 async def test_metrics_count(http: httpx.AsyncClient, client: Client) -> None:
