@@ -77,6 +77,11 @@ def states_of(world: str) -> tuple[str, str]:
     return f"npc:{{{quote(world, safe='')}/", "}:state"
 
 
+def world_index(world: str) -> str:
+    """Sorted set: the conversations of a world, by when they were last known to be there."""
+    return f"npc:{{{quote(world, safe='')}}}:conversations"
+
+
 def player_index(world: str, player: str) -> str:
     """Set: the conversations of a player in a world."""
     return f"npc:{{{quote(world, safe='')}/@{quote(player, safe='')}}}:conversations"
