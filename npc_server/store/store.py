@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
 
 import orjson
 
@@ -23,11 +22,11 @@ from npc_server.store.keys import (
     player_consent,
     player_index,
     saved_session,
-    states_of,
 )
 from npc_server.store.records import Consent, Partial, SavedSession
 from npc_server.store.script import Script
 from npc_server.store.wakes import Wakes, waking
+from npc_server.store.worlds import WorldIndex
 
 TURNS_KEPT = 5_000
 EVENTS_KEPT = 256
@@ -38,7 +37,6 @@ LEASE_MS = 3_000
 """A server that speaks renews it every second."""
 
 REWRITE_SECONDS = 10
-SCAN_KEYS = 1_000
 
 
 class RevisionConflict(Exception):
@@ -124,6 +122,7 @@ class Store:
         self._retention_ms = retention_ms
         self._own = own
         self._replicas = replicas
+        self._worlds = WorldIndex(link, retention_ms)
         self._commit = Script("commit")
         self._hold = Script("hold")
         self._load = Script("load")
@@ -169,7 +168,7 @@ class Store:
         release_lease: bool = False,
         fence: int | None = None,
     ) -> Committed | Repeated:
-        """Commit a change, whole or not at all; one round trip.
+        """Commit a change, whole or not at all; one round trip, and one more for the first.
 
         Args:
             after: The new state.
@@ -187,6 +186,8 @@ class Store:
             Fenced: The lease is not ours any more.
             Owned: The lease was to be taken, not seized, and is another server's.
         """
+        if before is None:
+            await self._worlds.note(after.world, after.id)
         keys = ConversationKeys.of(after.world, after.id)
         known = {turn.index: turn for turn in before.turns} if before else {}
         turns = [turn for turn in after.turns if known.get(turn.index) is not turn]
@@ -344,12 +345,7 @@ class Store:
 
     async def conversations(self, world: str) -> list[str]:
         """The ids of every conversation of a world, sorted; the server goes on meanwhile."""
-        begin, end = states_of(world)
-        found: set[str] = set()
-        async with self._link.use() as client:
-            async for key in client.scan_iter(match=f"{begin}*{end}", count=SCAN_KEYS):
-                found.add(unquote(key.decode().removeprefix(begin).removesuffix(end)))
-        return sorted(found)
+        return sorted(await self._worlds.listed(world))
 
     async def set_consent(self, world: str, player: str, consent: Consent | None) -> None:
         """Note what a player allows from now on. Where it did before, it did so since then."""
@@ -393,6 +389,7 @@ class Store:
         async with self._link.use() as client:
             answers = await client.zrange(keys.answers, 0, -1)
             await client.delete(*keys.fixed(), *answers)
+        await self._worlds.forget(world, conversation)
 
     async def forget_player(self, world: str, player: str) -> None:
         """Delete a player's index and consent, and rewrite the file of a Redis of our own.

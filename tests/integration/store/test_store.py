@@ -389,19 +389,6 @@ async def test_a_redis_that_is_gone_is_store_unavailable() -> None:
             pass
 
 
-async def test_conversations_of_a_world_are_found(store: Store) -> None:
-    """Each id of the world comes once, sorted, whatever characters it has; no other world's."""
-    names = ["b", "a/b", "c}{*", "안녕 👋", *(f"n{n}" for n in range(2_500))]
-    for name in names:
-        await put(store, None, fresh(name))
-    await put(store, None, replace(fresh("elsewhere"), world="w2"))
-    await put(store, None, replace(fresh("elsewhere"), world="w*"))
-    await store.index_player("w", ":minsu", "indexed")
-    assert await store.conversations("w") == sorted(names)
-    assert await store.conversations("w*") == ["elsewhere"]
-    assert await store.conversations("none") == []
-
-
 async def test_consent_counts_from_when_it_was_given(store: Store, raw: Client) -> None:
     """Given again it goes back to the first time, taken back it is gone, as after being forgotten.
 

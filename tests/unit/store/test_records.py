@@ -28,6 +28,7 @@ from npc_server.store.keys import (
     player_index,
     saved_session,
     states_of,
+    world_index,
 )
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -219,6 +220,7 @@ def test_keys_of_a_conversation_share_their_tag() -> None:
     assert len(set(names)) == 6
     assert ConversationKeys.of("a", "b/c") != ConversationKeys.of("a/b", "c")
     assert player_index("w", "k:p") == "npc:{w/@k%3Ap}:conversations"
+    assert world_index("a/b") == "npc:{a%2Fb}:conversations"
     assert player_consent("w", "k:p") == "npc:{w/@k%3Ap}:consent"
     assert saved_session("secret").startswith("npc:{@")
     assert "secret" not in saved_session("secret")
