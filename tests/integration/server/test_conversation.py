@@ -271,7 +271,7 @@ async def test_forgetting_really_deletes(app: App, client: Client, tmp_path: Any
 async def test_a_reply_ends_when_nobody_listens(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When nobody comes back for a while the reply is committed as cancelled, with what was sent."""
+    """When nobody comes back the reply is soon committed as cancelled, with what was sent."""
     monkeypatch.setattr(replies, "ABSENCE_SECONDS", 0.01)
     async with start(SLOW) as app:
         async with session(app.address, player="minsu") as client:
