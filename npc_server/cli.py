@@ -452,7 +452,7 @@ async def _demo(settings: Settings, npc: str) -> None:
             page = running.address.replace("ws://", "http://")
             out.print(f"\nThe playground is at {page}/ ; an empty line ends the chat here.\n")
             async with client.session(running.address, player=uuid.uuid4().hex) as session:
-                await terminal.chat(session, npc, out, _read_line)
+                await terminal.chat(session, out, _read_line, npc=npc)
 
 
 def _export(settings: Settings, choice: export.Choice, out_file: Path | None) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from npc_server.persona.conditions import Scalar
 from npc_server.protocol.emotion import Emotion
 
 ReplyFinish = Literal["stop", "length", "interrupted", "deadline", "cancelled", "error"]
 Degraded = Literal["filler", "short", "canned"]
 Presence = Literal["here", "away", "gone"]
-Scalar = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
