@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from npc_server.conversation.audience import player_refs
-from npc_server.conversation.model import Conversation, NpcState, Scalar, Surroundings
+from npc_server.conversation.model import Conversation, NpcState, Surroundings
 from npc_server.conversation.rules.change import Addressed, Change, everybody, refuse_strangers
 from npc_server.errors import BadMessage, Forbidden, NotFound
+from npc_server.persona.conditions import Scalar
 from npc_server.protocol import events
 
 FACTS = 256
