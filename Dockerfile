@@ -6,6 +6,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY npc_server ./npc_server
 COPY personas ./personas
+COPY scenes ./scenes
 # EXTRA=cuda takes ctransformers' CUDA libraries along.
 ARG EXTRA=""
 RUN python -m venv /opt/npc \

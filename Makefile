@@ -40,7 +40,7 @@ format: .venv/dev
 docs: .venv/dev
 	$(BIN)/python tools/docs.py
 
-BENCHMARKS := ttft relay load returning warm preempt history tail engines memory
+BENCHMARKS := ttft relay load returning warm preempt history tail engines memory addressees
 
 # One that fails is told and leaves its old results; the others and the report still run.
 bench: .venv/bench

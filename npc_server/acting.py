@@ -162,9 +162,10 @@ async def carry_out(
 
 def done_before(reply: Reply) -> tuple[Decision | None, ActionOutcome | None]:
     """What a reply that is said anew has done already: it is neither decided nor done again."""
-    if not reply.actions:
+    done = [act for act in reply.actions if act.ok is not False]
+    if not done:
         return None, None
-    act = reply.actions[-1]
+    act = done[-1]
     return Decision(action=act.name, args=act.args), ActionOutcome(ok=True)
 
 

@@ -16,11 +16,13 @@ from npc_server.director import Director
 from npc_server.engines import create_engine
 from npc_server.engines.base import Engine
 from npc_server.errors import NpcError, StoreUnavailable
-from npc_server.library import Library, builtin_personas
+from npc_server.library import Library, open_library
 from npc_server.observability import Metrics, get_logger
 from npc_server.quota import Quotas
+from npc_server.replicas import following
 from npc_server.replies import Replies
 from npc_server.rooms import Rooms
+from npc_server.saves import Saves
 from npc_server.scheduler import Scheduler
 from npc_server.server.gateway import Gateway
 from npc_server.server.http import Routes
@@ -42,7 +44,7 @@ class App:
         engine: The default engine.
         brains: Every engine.
         store: Where everything is kept.
-        library: The personas at hand.
+        library: The personas and scenes at hand.
         dialogue: Carries out commands.
         loading: Ends when the default engine can answer; fails with the reason why it cannot.
     """
@@ -71,8 +73,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
     metrics = Metrics()
     async with contextlib.AsyncExitStack() as stack:
         store = await _start_store(settings, ids, stack)
-        library = Library([builtin_personas(), *settings.personas])
-        library.load()
+        library = open_library(settings)
         stop = asyncio.Event()
         watching = asyncio.create_task(library.watch(stop))
         stack.push_async_callback(_finish, watching, stop)
@@ -94,9 +95,11 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             ids=ids,
             draining=asyncio.Event(),
         )
+        await stack.enter_async_context(following(store, rooms, replies))
         keys = KeyFile(settings.data_dir / "keys.json")
         stage = Stage(store, rooms, replies, library, settings, clock, ids)
-        services = Services(settings, keys, dialogue, stage, metrics, clock, ids)
+        saves = Saves(store, rooms, speaker, clock)
+        services = Services(settings, keys, dialogue, stage, saves, store, metrics, clock, ids)
 
         async def ready() -> str | None:
             return await _what_is_missing(loading, store)

@@ -31,10 +31,18 @@ from npc_server.clock import Clock
 from npc_server.config import Settings, load
 from npc_server.engines import convert as gguf_convert
 from npc_server.engines import models
-from npc_server.errors import NpcError
-from npc_server.library import Library, builtin_personas, check_personas, new_persona
+from npc_server.errors import FileError, NpcError
+from npc_server.library import (
+    builtin_personas,
+    builtin_scenes,
+    check_personas,
+    check_scenes,
+    new_persona,
+    new_scene,
+    open_library,
+)
 from npc_server.observability import configure_logging
-from npc_server.persona.reference import schema
+from npc_server.persona.reference import scene_schema, schema
 from npc_server.server.keys import KeyFile, Role
 from npc_server.store import redact
 
@@ -49,11 +57,13 @@ cli = typer.Typer(
 )
 models_cli = typer.Typer(help="Language models: list, fetch, look at, convert.")
 persona_cli = typer.Typer(help="Personas: check, show, begin a new one, print their schema.")
+scene_cli = typer.Typer(help="Scenes: check, show, begin a new one, print their schema.")
 export_cli = typer.Typer(help="Training data from the conversations whose players consent to it.")
 keys_cli = typer.Typer(help="API keys: make, list, revoke.")
 for name, group in (
     ("models", models_cli),
     ("persona", persona_cli),
+    ("scene", scene_cli),
     ("export", export_cli),
     ("keys", keys_cli),
 ):
@@ -66,6 +76,7 @@ Port = Annotated[int | None, typer.Option(help="The port; 0 takes a free one.")]
 RedisUrl = Annotated[str | None, typer.Option(help="redis://, unix://, redis+cluster:// ...")]
 DataDir = Annotated[Path | None, typer.Option(help="The folder for models, keys and data.")]
 Personas = Annotated[list[Path] | None, typer.Option(help="A folder of personas; repeatable.")]
+Scenes = Annotated[list[Path] | None, typer.Option(help="A folder of scenes; repeatable.")]
 EngineName = Annotated[str | None, typer.Option("--engine", help="What runs the model.")]
 ModelName = Annotated[str | None, typer.Option("--model", help="Name, file, URL or hub name.")]
 Auth = Annotated[str | None, typer.Option(help="none or keys.")]
@@ -106,6 +117,7 @@ def serve(
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
     personas: Personas = None,
+    scenes: Scenes = None,
     engine: EngineName = None,
     model: ModelName = None,
     auth: Auth = None,
@@ -160,6 +172,7 @@ def doctor_(
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
     personas: Personas = None,
+    scenes: Scenes = None,
     engine: EngineName = None,
     model: ModelName = None,
 ) -> None:
@@ -181,6 +194,7 @@ def config_(
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
     personas: Personas = None,
+    scenes: Scenes = None,
     engine: EngineName = None,
     model: ModelName = None,
     auth: Auth = None,
@@ -253,12 +267,7 @@ def persona_check(
     paths: Annotated[list[Path] | None, typer.Argument(help="Files or folders.")] = None,
 ) -> None:
     """Check persona files; says file, line, field and what was expected."""
-    problems = check_personas(paths or [builtin_personas()])
-    for problem in problems:
-        out.print(Text(problem.message, style="red"), soft_wrap=True)
-    if not problems:
-        out.print("OK")
-    raise typer.Exit(1 if problems else 0)
+    _tell(check_personas(paths or [builtin_personas()]))
 
 
 @persona_cli.command("show")
@@ -268,9 +277,7 @@ def persona_show(
     config: Config = None,
 ) -> None:
     """Print a persona as the server understands it."""
-    settings = _settings(config, personas=personas)
-    library = Library([builtin_personas(), *settings.personas])
-    library.load()
+    library = open_library(_settings(config, personas=personas))
     out.print_json(library.get(persona).model_dump_json(exclude_defaults=True))
 
 
@@ -288,6 +295,45 @@ def persona_new(
 def persona_schema() -> None:
     """Print the JSON Schema of persona files."""
     sys.stdout.buffer.write(orjson.dumps(schema(), option=orjson.OPT_INDENT_2) + b"\n")
+
+
+@scene_cli.command("check")
+def scene_check(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Files or folders.")] = None,
+    personas: Personas = None,
+    config: Config = None,
+) -> None:
+    """Check scene files, and that there are the personas that they name."""
+    library = open_library(_settings(config, personas=personas))
+    _tell(check_scenes(paths or [builtin_scenes()], library))
+
+
+@scene_cli.command("show")
+def scene_show(
+    scene: Annotated[str, typer.Argument(help="The scene's id.")],
+    personas: Personas = None,
+    scenes: Scenes = None,
+    config: Config = None,
+) -> None:
+    """Print a scene as the server understands it."""
+    settings = _settings(config, personas=personas, scenes=scenes)
+    out.print_json(open_library(settings).scene(scene).model_dump_json(exclude_defaults=True))
+
+
+@scene_cli.command("new")
+def scene_new(
+    scene: Annotated[str, typer.Argument(help="The id: lower case, digits, - and _.")],
+    folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path("scenes"),
+    title: Annotated[str | None, typer.Option(help="The name that players see.")] = None,
+) -> None:
+    """Begin a new scene from an explained example."""
+    out.print(str(new_scene(scene, folder, title)), soft_wrap=True)
+
+
+@scene_cli.command("schema")
+def scene_schema_() -> None:
+    """Print the JSON Schema of scene files."""
+    sys.stdout.buffer.write(orjson.dumps(scene_schema(), option=orjson.OPT_INDENT_2) + b"\n")
 
 
 @export_cli.command("sft")
@@ -412,8 +458,7 @@ def _export(settings: Settings, choice: export.Choice, out_file: Path | None) ->
     configure_logging("error", settings.log_format)
     if choice.held_out and out_file is None:
         raise typer.BadParameter("needs --out, for it makes two files", param_hint="--split")
-    library = Library([builtin_personas(), *settings.personas])
-    library.load()
+    library = open_library(settings)
     for persona in choice.npcs:
         library.get(persona)
     report = export.Report()
@@ -462,6 +507,14 @@ def _given(names: dict[str, Any], *, leave_out: frozenset[str] | set[str] = froz
         for name, value in names.items()
         if name != "config" and name not in leave_out
     }
+
+
+def _tell(problems: list[FileError]) -> None:
+    for problem in problems:
+        out.print(Text(problem.message, style="red"), soft_wrap=True)
+    if not problems:
+        out.print("OK")
+    raise typer.Exit(1 if problems else 0)
 
 
 def _key_file(data_dir: Path | None, config: Path | None) -> KeyFile:

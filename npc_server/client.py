@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -93,8 +93,22 @@ async def session(
     token: str | None = None,
     world: str = "default",
     consent: Sequence[str] = (),
+    role: str | None = None,
+    resume: str | None = None,
+    last: Mapping[str, int] | None = None,
 ) -> AsyncIterator[Client]:
-    """Connect and say hello; ``consent`` is what the player allows, such as ``training``.
+    """Connect and say hello.
+
+    Args:
+        url: The server's WebSocket address.
+        player: The player's id.
+        name: What others call it; by default the id.
+        token: An API key.
+        world: The playthrough.
+        consent: What the player allows, such as ``training``.
+        role: ``player`` to hear only what the player hears, with a host's credential too.
+        resume: The token of the session to go on with.
+        last: By conversation, the newest ``seq`` that arrived.
 
     Raises:
         SetupError: Nobody listens there, or it is no npc-server.
@@ -111,7 +125,15 @@ async def session(
         who = {"id": player, "name": name or player, "consent": list(consent)}
         about = {"name": "npc-server client"}
         await client.ask(
-            "hello", protocol=VERSION, player=who, token=token, client=about, world=world
+            "hello",
+            protocol=VERSION,
+            player=who,
+            token=token,
+            client=about,
+            world=world,
+            role=role,
+            resume=resume,
+            last=dict(last or {}),
         )
         yield client
 

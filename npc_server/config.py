@@ -88,6 +88,7 @@ class Timeouts(_Group):
     stall: float = Field(30, gt=0, description="Between two pieces of a reply.")
     reply: float = Field(180, gt=0, description="A whole reply.")
     start: float = Field(180, gt=0, description="Loading a model.")
+    resume: float = Field(300, gt=0, description="From a lost connection to `hello.resume`.")
     drain: float = Field(10, gt=0, description="Finishing replies before the server stops.")
     redis: float = Field(5, gt=0, description="One command to Redis.")
     decision: float = Field(10, gt=0, description="What an NPC does, before it speaks.")
@@ -178,6 +179,9 @@ class Settings(EngineSettings, BaseSettings):
     )
     personas: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)] = Field(
         (), description="More folders of personas; the last one wins."
+    )
+    scenes: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)] = Field(
+        (), description="More folders of scenes; the last one wins."
     )
     engines: dict[EngineName, dict[str, Any]] = Field(
         {},
@@ -273,6 +277,11 @@ class Settings(EngineSettings, BaseSettings):
     def loopback(self) -> bool:
         """Whether only programs on this machine can connect."""
         return self.host in LOOPBACK
+
+    @property
+    def shows_prompts(self) -> bool:
+        """Whether prompts may be looked at."""
+        return self.loopback if self.prompt_view is None else self.prompt_view
 
     @property
     def models_dir(self) -> Path:

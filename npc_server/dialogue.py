@@ -15,11 +15,12 @@ from typing import Any
 
 import orjson
 
-from npc_server import past, staging
+from npc_server import past, stage, staging
 from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
 from npc_server.conversation import rules
 from npc_server.conversation.addressee import Addressees
+from npc_server.conversation.audience import player_refs
 from npc_server.conversation.backchannel import is_backchannel
 from npc_server.conversation.model import Ask, Conversation, Member, Surroundings
 from npc_server.conversation.rules import Addressed, Change
@@ -34,7 +35,7 @@ from npc_server.errors import (
 )
 from npc_server.library import Library
 from npc_server.observability import get_logger
-from npc_server.prompt import ActionOutcome
+from npc_server.prompt import ActionOutcome, Message
 from npc_server.protocol import commands, events
 from npc_server.quota import Quotas
 from npc_server.replies import INPUT_SECONDS, Replies
@@ -48,7 +49,7 @@ from npc_server.rooms import (
     no_such_conversation,
 )
 from npc_server.scheduler import Priority
-from npc_server.store import Answer, Consent, RevisionConflict, Store
+from npc_server.store import Answer, Consent, Partial, RevisionConflict, Store
 
 log = get_logger(__name__)
 
@@ -154,6 +155,10 @@ class Dialogue:
         if command.hearers and not caller.host:
             raise Forbidden("Only a host may say who hears it. Leave 'hearers' out.")
         room, player = await self.rooms.enter(caller, command)
+        if rules.takes_floor(room.state, player) and not _is_aside(
+            room, room.state, player, command
+        ):
+            await self.replies.have_cut(room, player)
         turn, reply_turn = self.ids.new(), self.ids.new()
 
         def decide(state: Conversation) -> Change:
@@ -166,7 +171,7 @@ class Dialogue:
                     change.state,
                     player,
                     command.text,
-                    to=found.members,
+                    to=command.to or found.members,
                     whisper=command.whisper,
                     hearers=command.hearers,
                     turn=turn,
@@ -282,6 +287,10 @@ class Dialogue:
             Forbidden: It is being said to another player.
         """
         room, player = await self.rooms.enter(caller, command)
+        reply = room.state.reply
+        meant = reply is not None and command.turn in {None, reply.turn}
+        if meant and (caller.host or rules.takes_floor(room.state, player)):
+            await self.replies.have_cut(room, player, command.heard_chars)
 
         def decide(state: Conversation) -> Change:
             reply = state.reply
@@ -336,6 +345,33 @@ class Dialogue:
             reply = room.state.reply
             room.remember((reply and reply.root) or "", Asking(command.id))
             self.replies.go_on(room, turn)
+
+    async def run_prompt(self, caller: Caller, command: commands.PromptRun) -> events.PromptAnswer:
+        """Ask a model with an edited prompt.
+
+        Raises:
+            Forbidden: The caller is no host, or this server shows no prompts.
+            NotFound: There is no such conversation of the caller, or no such reply.
+            EngineUnavailable: The engine cannot answer.
+        """
+        if not self.settings.shows_prompts:
+            raise Forbidden("This server shows no prompts. Set NPC_PROMPT_VIEW=true.")
+        room, _ = await self.rooms.enter_as_host(caller, command)
+        turn = room.state.turn(command.turn)
+        npc = room.state.member(turn.speaker) if turn else None
+        if turn is None or npc is None or npc.kind != "npc":
+            raise no_such_reply()
+        messages = [Message(message.role, message.text) for message in command.messages]
+        text, usage = await self.replies.speaker.rerun(room.state, npc, messages, turn.index)
+        return events.PromptAnswer(
+            re=command.id,
+            conversation=room.state.id,
+            turn=turn.id,
+            text=text,
+            usage=events.TokenUsage(
+                prompt=usage.prompt, cached=usage.cached, completion=usage.completion
+            ),
+        )
 
     async def allow(self, caller: Caller, player: commands.Player, *, anew: bool) -> None:
         """Note what a player allows to be done with what it says.
@@ -428,6 +464,12 @@ class Dialogue:
             re=command.id, player=command.player or caller.player, conversations=len(found)
         )
 
+    def open_to(self, caller: Caller) -> tuple[str, ...]:
+        """The conversations to which a session listens."""
+        return tuple(
+            r.state.id for r in self.rooms.all() if r.listeners.get(caller.session) is caller
+        )
+
     async def export(
         self, caller: Caller, command: commands.PlayerExport
     ) -> list[events.PlayerExported]:
@@ -456,8 +498,9 @@ class Dialogue:
     def leave(self, caller: Caller) -> None:
         """A session is gone; a reply that nobody listens to any more ends."""
         for room in self.rooms.all():
-            if room.listeners.pop(caller.session, None) is None:
-                continue
+            if room.listeners.get(caller.session) is not caller:
+                continue  # not open here, or another connection of the session goes on with it
+            del room.listeners[caller.session]
             room.hand_over()
             member = room.state.player(caller.ref())
             if member is not None and not room.online(member):
@@ -516,14 +559,77 @@ class Dialogue:
             caller.send(opened)
             room.publish(item for item in fresh if item.event.seq != opened.seq)
             self._tell_presences(room, caller, player, was_online=was_online)
-            if room.live is not None:
-                caller.send(room.live.speech.snapshot())
-                room.hand_over()
+            self._snapshot(room, caller)
             room.remember("", Asking(command.id))
             self.replies.go_on(room, turn)
             self.replies.look_after(room)
         self.replies.stir(room)
         self.replies.warm(room)
+
+    def _snapshot(self, room: Room, caller: Caller) -> None:
+        """Tell somebody who comes in what there is of the reply in flight."""
+        reply = room.state.reply
+        if reply is None or not (
+            caller.host or caller.ref() in player_refs(room.state, reply.hearers)
+        ):
+            return
+        if room.live is not None:
+            caller.send(room.live.speech.snapshot())
+            room.hand_over()
+            return
+        partial = room.partial
+        if partial is None or (partial.turn, partial.attempt) != (reply.turn, reply.attempt):
+            partial = Partial(reply.turn, reply.attempt, "")
+        room.relay(partial)
+        known = room.relayed.text if room.relayed else ""
+        caller.send(
+            events.ReplySnapshot(
+                conversation=room.state.id,
+                turn=reply.turn,
+                text=known,
+                sentences=[],
+                restarted=reply.attempt > 1,
+            )
+        )
+
+    async def resume(self, caller: Caller, conversation: str, last: int) -> bool:
+        """Go on listening to a conversation where a connection broke.
+
+        What is durable and came later is told in order; then what there is of the reply in flight.
+
+        Args:
+            caller: Who comes back.
+            conversation: The conversation's id.
+            last: The newest ``seq`` that arrived.
+
+        Returns:
+            Whether it is there, and the caller's.
+        """
+        room = await self.rooms.find(caller.world, conversation)
+        if room is None:
+            return False
+        async with room.lock:
+            if self.store.shared and not await self.rooms.refresh(room):
+                return False
+            state = room.state
+            player = state.player(caller.ref())
+            if player is None:
+                return False
+            missed = await self.store.events_after(state.world, state.id, last, TAIL_EVENTS)
+            whole = not missed or missed[0].seq == last + 1 or last == 0
+            for item in missed if whole else ():
+                if caller.host or player.ref in item.audience:
+                    caller.send(events.EVENTS.validate_python({**item.event, "seq": item.seq}))
+            if not whole:
+                caller.send(stage.reset_for(state, player))
+            was_online = room.online(player)
+            room.listeners[caller.session] = caller
+            self._tell_presences(room, caller, player, was_online=was_online)
+            self._snapshot(room, caller)
+            self.replies.go_on(room, "")
+            self.replies.look_after(room)
+        self.replies.stir(room)
+        return True
 
     def _opening(
         self, state: Conversation, command: commands.ConversationOpen, player: Member
@@ -688,7 +794,7 @@ class Dialogue:
         asks = self.director.asks(state, turn, player, found)
         if not asks:
             change = Change(state)
-            for npc in found.members or tuple(npc.id for npc in state.npc_members()[:1]):
+            for npc in (npc.id for npc in state.npc_members() if npc.id in turn.to):
                 ask = Ask(npc, turn.id, turn.id, player.ref)
                 change = change.then(rules.silent(change.state, ask, npc, "out_of_earshot"))
             return change.then(rules.idle(change.state, turn.id))

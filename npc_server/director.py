@@ -125,7 +125,8 @@ class Director:
             found: To whom.
         """
         npcs = [npc.id for npc in state.npc_members() if npc.id in turn.hearers]
-        if not npcs:
+        among_players = found.reason == "to" and not any(m in npcs for m in turn.to)
+        if not npcs or among_players:
             return ()
         if len(npcs) == 1:
             chosen: Sequence[str | None] = npcs

@@ -21,7 +21,7 @@ from npc_server.engines.create import engine_kind
 from npc_server.engines.gguf import read_header
 from npc_server.engines.placement import footprint, plan
 from npc_server.errors import NpcError
-from npc_server.library import Library, builtin_personas
+from npc_server.library import open_library
 from npc_server.store import find_redis_server, open_store
 
 ENDPOINT_SECONDS = 10.0
@@ -49,7 +49,7 @@ async def examine(settings: Settings) -> list[Finding]:
         ("model", _model),
         ("redis", _redis),
         ("port", _port),
-        ("personas", _personas),
+        ("personas and scenes", _library),
         ("environment", _environment),
     ]
     findings = []
@@ -207,13 +207,12 @@ async def _port(settings: Settings) -> str:
     return f"{settings.host}:{settings.port} is free"
 
 
-async def _personas(settings: Settings) -> str:
-    library = Library([builtin_personas(), *settings.personas])
-    library.load()
+async def _library(settings: Settings) -> str:
+    library = open_library(settings)
     problems = library.problems()
     if problems:
         raise NpcError("; ".join(problem.message for problem in problems))
-    return f"{len(library.all())} found"
+    return f"{len(library.all())} personas, {len(library.scenes())} scenes"
 
 
 async def _environment(settings: Settings) -> str:

@@ -19,7 +19,7 @@
     ├── StoreUnavailable          store_unavailable     retryable
     └── SetupError                internal
         ├── ConfigError
-        └── PersonaError
+        └── FileError
 
 The text of an error is written for a person who does not know this code: what happened, and what
 to do. The classes whose texts may name files or settings (``public = False``) show a client only
@@ -165,8 +165,8 @@ class ConfigError(SetupError):
     """A setting is missing, unknown or wrong."""
 
 
-class PersonaError(SetupError):
-    """A persona file cannot be used.
+class FileError(SetupError):
+    """A file of a persona or a scene cannot be used.
 
     Args:
         message: What is wrong and what was expected.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from npc_server import acting
 from npc_server.brains import Brain
-from npc_server.conversation.audience import heard_by
-from npc_server.conversation.model import Conversation, Member
+from npc_server.conversation.audience import audible, heard_by
+from npc_server.conversation.model import Conversation, Member, NpcState
 from npc_server.errors import EngineUnavailable
 from npc_server.library import Library
 from npc_server.persona import Persona, Sampling
@@ -44,16 +44,8 @@ class Prompter:
         longest, spelled = sampling_for(brain, persona).max_tokens, not able.schema
         asking = await self._count(brain, acting.texts_to_reserve(persona, spelled=spelled))
         allowed = able.context - acting.reserve(persona, asking, longest, spelled=spelled)
-        material = gather(
-            PromptInput(
-                persona=persona,
-                speaker=npc,
-                cast=state.members,
-                turns=heard_by(state.turns, npc.id),
-                locale=state.locale,
-                names={other.id: other.name for other in self._library.all()},
-            )
-        )
+        names = {other.id: other.name for other in self._library.all()}
+        material = gather(perceived(state, npc, persona, names))
         counts = await self._count(brain, texts_to_count(material))
         budget = allowed
         for _ in range(FIT_ATTEMPTS):
@@ -109,6 +101,54 @@ class Prompter:
         while len(self._counts) > COUNTS_KEPT:
             self._counts.popitem(last=False)
         return counts
+
+
+def perceived(
+    state: Conversation, npc: Member, persona: Persona, names: Mapping[str, str]
+) -> PromptInput:
+    """All that an NPC may know of a conversation: what it heard, whom it perceives, what holds.
+
+    Args:
+        state: The conversation.
+        npc: Who.
+        persona: As whom.
+        names: Names of personas by their id.
+    """
+    around = state.around
+    return PromptInput(
+        persona=persona,
+        speaker=npc,
+        cast=_acquainted(state, npc),
+        turns=heard_by(state.turns, npc.id),
+        locale=state.locale,
+        facts=state.facts,
+        here=frozenset(audible(state, npc.id)),
+        settled=_is_settled(state),
+        place=around.place,
+        role=around.roles.get(npc.id),
+        objects=around.objects,
+        mood=state.npcs.get(npc.id, NpcState()).mood,
+        names=names,
+    )
+
+
+def _acquainted(state: Conversation, npc: Member) -> tuple[Member, ...]:
+    """Those whom an NPC knows of: who is here, and whomever it heard while it was."""
+    heard = {turn.speaker for turn in heard_by(state.turns, npc.id)}
+    return tuple(m for m in state.members if m.presence != "gone" or m.id in heard)
+
+
+def _is_settled(state: Conversation) -> bool:
+    """Whether whoever is here has been from the beginning, and all hear one another."""
+    around = state.around
+    npcs = [m for m in state.members if m.kind == "npc"]
+    players = [m for m in state.members if m.kind == "player"]
+    return (
+        not around.groups
+        and not around.distances
+        and len(players) == 1
+        and all(npc.presence == "here" and npc.since == 0 for npc in npcs)
+    )
 
 
 def sampling_for(brain: Brain, persona: Persona) -> Sampling:

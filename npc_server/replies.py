@@ -33,10 +33,18 @@ log = get_logger(__name__)
 FLUSH_SECONDS = 1.0
 """Who takes a reply over may miss what was said in the last second; clients are told to forget it.
 Flushing oftener costs more than all else that is done for a token."""
+SHARED_FLUSH_SECONDS = 0.25
+"""The same where other servers tell their listeners of it."""
 COMMIT_PATIENCE_SECONDS = 60
 
 INPUT_SECONDS = 5.0
 """So long a player counts as typing or speaking after it last said so."""
+
+CUT_SECONDS = 1.5
+"""So long the server that says a reply has to end it, when a player cuts it at another one."""
+
+ABSENCE_SECONDS = 3.0
+"""So long a reply goes on when nobody listens any more: a connection that broke comes back."""
 
 LOOK_SECONDS = 0.5
 """So often a server looks whether the one that speaks a reply is still there."""
@@ -237,6 +245,85 @@ class Replies:
             except (StoreUnavailable, Busy, Fenced) as error:
                 log.warning("nobody_stirred", reason=str(error))
 
+    async def have_cut(self, room: Room, player: Member, heard: int | None = None) -> None:
+        """Have the server that says a reply end it, since a player here cuts it.
+
+        It alone knows all that was sent. Where it does not answer in time, whoever cuts the reply
+        ends it with what was kept of it.
+
+        Args:
+            room: The conversation.
+            player: Who cuts it.
+            heard: How much it heard, in code points, if it told.
+
+        Raises:
+            Busy: Others commit all the time.
+            StoreUnavailable: Nothing was committed.
+        """
+        state = room.state
+        if state.reply is None or not room.is_foreign(state):
+            return
+        turn = state.reply.turn
+        known = room.playing.get((turn, player.id)) if heard is None else heard
+
+        def gone() -> bool:
+            return room.state.reply is None or room.state.reply.turn != turn
+
+        async with room.lock:
+            if not gone():
+                await self._rooms.commit(room, lambda s: rules.cut_asked(s, player, known))
+        try:
+            async with asyncio.timeout(CUT_SECONDS), room.changed:
+                await room.changed.wait_for(gone)
+        except TimeoutError:
+            partial = await self._store.partial(state.world, state.id)
+            room.partial = partial or room.partial
+
+    async def follow(self, room: Room, kind: str) -> None:
+        """Take in what another server did to a conversation.
+
+        Args:
+            room: The conversation.
+            kind: ``partial`` where it said more of its reply; else it committed something.
+        """
+        if kind == "partial":
+            if room.is_foreign(room.state):
+                partial = await self._store.partial(room.state.world, room.state.id)
+                if partial is not None and room.is_foreign(room.state):
+                    room.partial = partial
+                    room.relay(partial)
+            return
+        async with room.lock:
+            if not await self._rooms.refresh(room):
+                room.end(room.live)
+                return
+            live = room.live
+            room.end_if_over(live)
+            reply = room.state.reply
+            if room.live is not None and reply is not None and reply.cut_by:
+                await self._cut_for_others(room, room.live)
+            self.go_on(room, "")
+            self.look_after(room)
+        self.stir(room)
+
+    async def _cut_for_others(self, room: Room, live: Live) -> None:
+        """End our reply, which players cut at other servers."""
+
+        def decide(state: Conversation) -> Change:
+            change = Change(state)
+            for member, heard in (state.reply.cut_by if state.reply else {}).items():
+                player = state.member(member)
+                if player is not None and change.state.reply is not None:
+                    known = None if heard < 0 else heard
+                    change = change.then(room.settled(change.state, "interrupted", player, known))
+            return change
+
+        with room.holding():
+            told = await self._rooms.commit(room, decide)
+            room.end_if_over(live)
+        if not isinstance(told, bytes):
+            room.publish(told)
+
     def look_after(self, room: Room) -> None:
         """Watch a reply that another server is speaking, or has left unfinished."""
         watched = room.watching is not None and not room.watching.done()
@@ -308,8 +395,13 @@ class Replies:
         self._rooms.drop_unused()
 
     def abandon_soon(self, room: Room, live: Live) -> None:
-        """``abandon``, in the background."""
-        self._spawn(self.abandon(room, live))
+        """``abandon`` a reply unless somebody comes to listen again."""
+        self._spawn(self._abandon_later(room, live))
+
+    async def _abandon_later(self, room: Room, live: Live) -> None:
+        await asyncio.sleep(ABSENCE_SECONDS)
+        if not room.listeners:
+            await self.abandon(room, live)
 
     async def close(self) -> None:
         """End all that works in the background."""
@@ -456,15 +548,19 @@ class Replies:
         """Keep a partial text in the store for whoever takes over, and the lease."""
         state, reply = room.state, live.speech.reply
         flushed = ""
+        beat = SHARED_FLUSH_SECONDS if self._store.shared else FLUSH_SECONDS
+        renewed = self._clock.monotonic()
         while room.live is live:
-            await asyncio.sleep(FLUSH_SECONDS)
+            await asyncio.sleep(beat)
             try:
                 if live.speech.text != flushed and room.fence is not None:
                     flushed = live.speech.text
                     partial = Partial(reply.turn, reply.attempt, flushed)
                     await self._store.flush_partial(state.world, state.id, partial, room.fence)
-                elif room.fence is not None:
+                    renewed = self._clock.monotonic()
+                elif self._clock.monotonic() - renewed >= FLUSH_SECONDS and room.fence is not None:
                     await self._store.renew(state.world, state.id, room.fence)
+                    renewed = self._clock.monotonic()
             except StoreUnavailable as error:
                 log.warning("flush_failed", reason=error.message)
             except Fenced:

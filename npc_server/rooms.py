@@ -15,6 +15,7 @@ from typing import Literal
 
 from npc_server.clock import Clock
 from npc_server.conversation import rules
+from npc_server.conversation.audience import player_refs
 from npc_server.conversation.model import Ask, Conversation, Member, Reply, ReplyFinish
 from npc_server.conversation.rules import Addressed, Change, Outcome
 from npc_server.errors import Busy, Forbidden, NotFound, NpcError, StoreUnavailable
@@ -30,6 +31,7 @@ from npc_server.store import (
     Repeated,
     RevisionConflict,
     Store,
+    Wakes,
 )
 
 InputState = Literal["typing", "speaking", "idle"]
@@ -152,6 +154,8 @@ class Room:
             player asked when opening the conversation.
         warming: Reads the prompt so far into the model.
         stirring: Has NPCs speak of themselves.
+        relayed: Of a foreign reply, what the listeners were told.
+        changed: Notified when another server committed something.
         watching: Waits for the end of a reply that another server speaks.
         stale: Set where a commit may have taken place without our knowing.
     """
@@ -168,6 +172,8 @@ class Room:
     asked: OrderedDict[str, Asking] = field(default_factory=OrderedDict)
     deadlines: dict[str, int] = field(default_factory=dict)
     warming: asyncio.Task[None] | None = None
+    relayed: Partial | None = None
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     stirring: asyncio.Task[None] | None = None
     watching: asyncio.Task[None] | None = None
     stale: bool = False
@@ -218,6 +224,29 @@ class Room:
         pending = self.live.pending if self.live else None
         if pending is not None and pending.event.call == call and not pending.answer.done():
             pending.answer.set_result(outcome)
+
+    def relay(self, partial: Partial) -> None:
+        """Tell the listeners what is new in the text of a reply that another server says."""
+        reply = self.state.reply
+        if reply is None or (reply.turn, reply.attempt) != (partial.turn, partial.attempt):
+            return
+        self._relay(partial, player_refs(self.state, reply.hearers))
+
+    def relay_rest(self, done: events.ReplyDone, audience: tuple[str, ...]) -> None:
+        """Tell the listeners the rest of a reply that another server has said."""
+        if self.relayed is not None and self.relayed.turn == done.turn:
+            self._relay(replace(self.relayed, text=done.text), audience)
+            self.relayed = None
+
+    def _relay(self, partial: Partial, audience: tuple[str, ...]) -> None:
+        known = self.relayed
+        if known is None or (known.turn, known.attempt) != (partial.turn, partial.attempt):
+            known = replace(partial, text="")
+        fresh = partial.text[len(known.text) :]
+        if fresh:
+            delta = events.ReplyDelta(conversation=self.state.id, turn=partial.turn, text=fresh)
+            self.tell(delta, audience)
+        self.relayed = partial
 
     def hand_over(self) -> None:
         """Give an action whose session has gone to another one; under no ``seq``, for all know it.
@@ -321,6 +350,9 @@ class Rooms:
         store: Where everything is kept.
         metrics: Where it counts.
         clock: Time.
+
+    Attributes:
+        wakes: What other servers do to them, where others use the same Redis.
     """
 
     def __init__(self, store: Store, metrics: Metrics, clock: Clock) -> None:
@@ -328,6 +360,7 @@ class Rooms:
         self._metrics = metrics
         self._clock = clock
         self._rooms: OrderedDict[tuple[str, str], Room] = OrderedDict()
+        self.wakes: Wakes | None = None
 
     def new(self, state: Conversation) -> Room:
         """A room for a conversation."""
@@ -337,9 +370,15 @@ class Rooms:
         """Those in memory."""
         return tuple(self._rooms.values())
 
+    def known(self, world: str, conversation: str) -> Room | None:
+        """The room of a conversation, if it is in memory."""
+        return self._rooms.get((world, conversation))
+
     def keep(self, room: Room) -> None:
         """Remember a room; one that nobody uses makes place for it."""
         key = (room.state.world, room.state.id)
+        if self.wakes is not None and key not in self._rooms:
+            self.wakes.subscribe(*key)
         self._rooms[key] = room
         self._rooms.move_to_end(key)
         if len(self._rooms) > ROOMS_KEPT:
@@ -350,7 +389,10 @@ class Rooms:
 
     def drop(self, room: Room) -> None:
         """Forget what is in memory of a room."""
-        self._rooms.pop((room.state.world, room.state.id), None)
+        key = (room.state.world, room.state.id)
+        self._rooms.pop(key, None)
+        if self.wakes is not None:
+            self.wakes.unsubscribe(*key)
         self._metrics.conversations.set(len(self._rooms))
 
     def drop_unused(self) -> None:
@@ -365,14 +407,16 @@ class Rooms:
         if room is None:
             state = await self._store.load(world, conversation)
             room = self._rooms.get((world, conversation))
-            if room is None and state is not None:
+            if room is None:
+                if state is None:
+                    return None
                 room = self.new(state)
                 self.keep(room)
-        if room is not None and room.stale:
+        if room.stale:
             async with room.lock:
-                if room.stale and not await self._refresh(room):
+                if not await self.refresh(room):
                     return None
-        if room is not None and room.is_foreign(room.state):
+        if room.is_foreign(room.state):
             room.partial = await self._store.partial(world, conversation)
         return room
 
@@ -402,7 +446,7 @@ class Rooms:
             Forbidden: The caller is no host.
         """
         if not caller.host:
-            raise Forbidden(f"Only a host may send '{command.type}'.")
+            raise Forbidden("Only a host may do this. Connect with the key of one.")
         return await self.enter_for(caller, command)
 
     async def enter_for(
@@ -430,10 +474,17 @@ class Rooms:
         decide: Callable[[Conversation], Change],
         *,
         answer: Answer | None = None,
+        seize: bool = False,
     ) -> list[Addressed] | bytes:
         """Decide and commit; decide anew where another replica was faster. Hold the lock.
 
         Whoever begins a reply takes the lease, whoever ends it gives the lease back.
+
+        Args:
+            room: The conversation.
+            decide: What is to be done.
+            answer: The command's answer, to be given again if the command comes again.
+            seize: Whether a reply is ended although another server seems to be saying it.
 
         Returns:
             The events with their ``seq``; or, for a repeated command, its first answer.
@@ -457,11 +508,12 @@ class Rooms:
                     events=[_durable(item) for item in change.events],
                     answer=answer,
                     take_lease=begins or foreign,
+                    seize_lease=foreign and seize,
                     release_lease=ends,
                     fence=room.fence if room.live else None,
                 )
             except RevisionConflict:
-                if not before.revision or not await self._refresh(room):
+                if not before.revision or not await self.refresh(room):
                     raise
                 continue
             except StoreUnavailable:
@@ -500,7 +552,7 @@ class Rooms:
         ack = events.Ack(re=command.id, conversation=room.state.id, turn=turn)
         answer = Answer(player.ref, command.id, ack.encode())
         try:
-            told = await self.commit(room, decide, answer=answer)
+            told = await self.commit(room, decide, answer=answer, seize=True)
         except NpcError as error:
             if isinstance(error, StoreUnavailable):
                 raise
@@ -514,8 +566,12 @@ class Rooms:
         caller.send(ack)
         return told
 
-    async def _refresh(self, room: Room) -> bool:
-        """Load what others, or we without knowing, have committed, and tell of it."""
+    async def refresh(self, room: Room) -> bool:
+        """Load what others, or we without knowing, have committed, and tell of it. Hold the lock.
+
+        Returns:
+            Whether the conversation is still there.
+        """
         state = room.state
         newest = await self._store.load(state.world, state.id)
         if newest is None:
@@ -525,7 +581,11 @@ class Rooms:
         room.state, room.stale = newest, False
         for item in missed:
             event = events.EVENTS.validate_python({**item.event, "seq": item.seq})
+            if isinstance(event, events.ReplyDone):
+                room.relay_rest(event, item.audience)
             room.tell(event, item.audience)
+        async with room.changed:
+            room.changed.notify_all()
         return True
 
 

@@ -221,6 +221,47 @@ class Speaker:
         except (NpcError, Recalled) as error:
             log.debug("not_warmed", reason=str(error))
 
+    async def rerun(
+        self, state: Conversation, npc: Member, messages: Sequence[Message], seed: int
+    ) -> tuple[str, Usage]:
+        """What the model of an NPC says to an edited prompt; nothing of it is kept.
+
+        Args:
+            state: The conversation.
+            npc: Who would say it.
+            messages: The prompt.
+            seed: From what chance is drawn.
+
+        Raises:
+            EngineUnavailable: The engine cannot answer.
+            TooLarge: The prompt is too long.
+            Busy: Every seat is taken and the queue is full.
+        """
+        persona = self._library.get(npc.ref)
+        brain = self._brains.of(persona.engine)
+        request = GenerateRequest(
+            messages=tuple(messages),
+            sampling=sampling_for(brain, persona),
+            affinity="rerun",
+            stop=stops(state.members),
+            seed=seed,
+            adapter=self._adapter(brain, persona),
+        )
+        while True:
+            text, usage = "", Usage(0, 0, 0)
+            try:
+                async with (
+                    brain.scheduler.seat(Priority.BACKGROUND, owner_of(state)) as grant,
+                    brain.engine.generate(request) as pieces,
+                    aclosing(grant.until_recalled(pieces)) as stream,
+                ):
+                    async for piece in stream:
+                        text += piece.text
+                        usage = piece.usage or usage
+            except Recalled:
+                continue
+            return text, usage
+
     async def forget(self, state: Conversation) -> None:
         """Drop everything that engines and memory hold of a conversation."""
         self._prompter.forget(state)

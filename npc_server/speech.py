@@ -188,7 +188,7 @@ class Speech:
             turn=self.reply.turn,
             text=self.text,
             sentences=list(self._sentences),
-            restarted=False,
+            restarted=self.reply.attempt > 1,
         )
 
     def outcome(self, finish: ReplyFinish, heard: dict[str, int]) -> Outcome:

@@ -290,21 +290,19 @@ class Stage:
 
 
 def reset(state: Conversation) -> Change:
-    """Tell every player who is here that the conversation is another one now, as it heard it."""
-    told = [
-        Addressed(
-            events.ConversationReset(
-                conversation=state.id,
-                branch=state.branch,
-                branches=[branch.id for branch in state.branches],
-                cast=rules.cast_of(state),
-                state=rules.moods_of(state),
-                tail=[
-                    past.as_told(turn) for turn in heard_by(state.turns, player.id)[-TAIL_TURNS:]
-                ],
-            ),
-            (player.ref,),
-        )
-        for player in state.players()
-    ]
+    """Tell every player of the cast that the conversation is another one now, as it heard it."""
+    told = [Addressed(reset_for(state, player), (player.ref,)) for player in state.players()]
     return Change(state, tuple(told))
+
+
+def reset_for(state: Conversation, player: Member) -> events.ConversationReset:
+    """The conversation as one player heard it, in place of all that it was told before."""
+    heard = heard_by(state.turns, player.id)
+    return events.ConversationReset(
+        conversation=state.id,
+        branch=state.branch,
+        branches=[branch.id for branch in state.branches],
+        cast=rules.cast_of(state),
+        state=rules.moods_of(state),
+        tail=[past.as_told(turn) for turn in heard[-TAIL_TURNS:]],
+    )

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from npc_server.cli import cli
 from npc_server.config import PREFIX, Settings
-from npc_server.persona import reference as persona
+from npc_server.persona import reference as authored
 from npc_server.protocol import reference as protocol
 
 ROOT = Path(__file__).parent.parent
@@ -20,14 +20,19 @@ ROOT = Path(__file__).parent.parent
 
 def pages() -> dict[str, str]:
     """The generated files by their path in the repository."""
-    schema = orjson.dumps(persona.schema(), option=orjson.OPT_INDENT_2).decode() + "\n"
     return {
         "docs/reference/protocol.md": protocol.markdown(),
-        "docs/reference/persona.md": persona.reference_markdown(),
-        "docs/reference/persona.schema.json": schema,
+        "docs/reference/persona.md": authored.reference_markdown(),
+        "docs/reference/persona.schema.json": _json(authored.schema()),
+        "docs/reference/scene.md": authored.scene_markdown(),
+        "docs/reference/scene.schema.json": _json(authored.scene_schema()),
         "docs/reference/cli.md": "\n".join(_command_line()) + "\n",
         "docs/reference/settings.md": "\n".join(_settings()) + "\n",
     }
+
+
+def _json(schema: dict[str, Any]) -> str:
+    return orjson.dumps(schema, option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
 def _settings() -> Iterator[str]:

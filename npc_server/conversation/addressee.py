@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Literal
+from typing import Literal, Protocol
 
 from npc_server.conversation import vocative_en, vocative_ko
 from npc_server.conversation.korean_names import is_hangul
@@ -63,6 +62,14 @@ class Addressees:
 
     members: tuple[str, ...]
     reason: Reason
+
+
+class _Language(Protocol):
+    """The rules of one language: a module."""
+
+    def joined(self, sentence: Sentence, mentions: Sequence[Mention], /) -> Iterator[Group]: ...
+    def role(self, sentence: Sentence, group: Group, /) -> Role: ...
+    def turned_to(self, sentence: Sentence, mention: Mention, /) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -141,7 +148,7 @@ def _listen(text: str, names: Names) -> _Heard:
     return heard
 
 
-def _groups(sentence: Sentence, names: Names) -> Iterator[tuple[Group, ModuleType]]:
+def _groups(sentence: Sentence, names: Names) -> Iterator[tuple[Group, _Language]]:
     mentions = _apart(
         [
             *names.mentions(sentence),
@@ -163,14 +170,14 @@ def _apart(mentions: Iterable[Mention]) -> list[Mention]:
     return found
 
 
-def _language(sentence: Sentence, mentions: Sequence[Mention]) -> ModuleType:
-    """Whose rules hold: Korean ones where a particle or a word between the names is Korean."""
+def _language(sentence: Sentence, mentions: Sequence[Mention]) -> _Language:
+    """Whose rules hold: Korean ones where a particle or half of the other words are Korean."""
+    if any(mention.titled or is_hangul(mention.particle) for mention in mentions):
+        return vocative_ko
     named = {at for mention in mentions for at in range(mention.start, mention.end)}
-    others = (t.folded for at, t in enumerate(sentence.tokens) if at not in named)
-    particles = (mention.particle for mention in mentions)
-    titled = any(mention.titled for mention in mentions)
-    korean = titled or any(map(is_hangul, (*others, *particles)))
-    return vocative_ko if korean else vocative_en
+    others = [t.folded for at, t in enumerate(sentence.tokens) if t.folded and at not in named]
+    korean = sum(map(is_hangul, others))
+    return vocative_ko if korean and 2 * korean >= len(others) else vocative_en
 
 
 def _note(heard: _Heard, group: Group, role: Role) -> None:
@@ -209,9 +216,7 @@ def _partners(
             yield partners
 
 
-def _pair(
-    recent: Sequence[Exchange], speaker: str, present: Iterable[str]
-) -> tuple[str, ...]:
+def _pair(recent: Sequence[Exchange], speaker: str, present: Iterable[str]) -> tuple[str, ...]:
     """Whom "you two" means: the two with whom the speaker talked last, else everyone."""
     here = tuple(present)
     last = dict.fromkeys(m for members in _partners(recent, speaker, here) for m in members)

@@ -1,15 +1,17 @@
 """What Korean writes onto a name: titles, particles, the vocative. No dictionary is needed.
 
-A particle has two forms, one after a final consonant and one after a vowel (브람이, 미라가). A given
-name that ends in a consonant often takes 이 before it (브람이가, 브람이랑). The vocative is 아 or 야;
-either is taken for either, for both are often mistaken.
+A particle has two forms, one after a final consonant and one after a vowel (브람이, 미라가). Names
+that end in a consonant often take 이 before it (브람이가, 브람이랑). The vocative is 아 or 야, and
+either is taken for the other, for they are often mistaken.
 """
 
 from __future__ import annotations
 
 import regex
 
-SURNAMES = frozenset("김이박최정강조윤장임한오서신권황안송류유전홍고문양손배백허남심노하곽성차주구민")
+SURNAMES = frozenset(
+    "김이박최정강조윤장임한오서신권황안송류유전홍고문양손배백허남심노하곽성차주구민"
+)
 """The common ones; who is called 김민수 is called 민수 as well."""
 
 _WITH_NIM = (
@@ -43,11 +45,27 @@ WITHOUT = frozenset(("말고", "빼고"))
 
 _EITHER = (
     *("께서", "도", "만", "마저", "조차", "까지", "부터", "밖에", "에게", "한테", "께", "더러"),
-    *("보고", "에게서", "한테서", "의", "네", "하고", "처럼", "같이", "만큼", "보다", "대로", "치고"),
-    *("말고", "빼고", "쪽", "한텐", "에겐", "껜", "네가", "네는", "네를", "네도", "네의", "쪽이"),
+    *("보고", "에게서", "한테서", "의", "네", "하고", "처럼", "같이", "만큼", "보다", "대로"),
+    *("치고", "말고", "빼고", "쪽", "한텐", "에겐", "껜", "네가", "네는", "네를", "네도"),
+    *("네의", "쪽이"),
 )
-_AFTER_VOWEL = ("가", "는", "를", "와", "로", "랑", "나", "라도", "란", "든", "야말로", "다", "지", "죠")
-_AFTER_CONSONANT = ("이", "은", "을", "과", "으로", "이나", "이라도", "이란", "이든", "이야말로")
+_AFTER_VOWEL = (
+    "가",
+    "는",
+    "를",
+    "와",
+    "로",
+    "랑",
+    "나",
+    "라도",
+    "란",
+    "든",
+    "야말로",
+    "다",
+    "지",
+    "죠",
+)
+_AFTER_CONSONANT = ("이", "은", "을", "과", "으로")
 _MORE = r"(?:은|는|도|만|가|이|을|를)?"
 _COPULA = (
     r"(?:예요|에요|입니|였|인[가데지]|라[고는며면서]|잖|래|일까|구나|이[야지네니다었]|"
@@ -55,15 +73,12 @@ _COPULA = (
 )
 _VOWEL = regex.compile(rf"((?:{'|'.join(_EITHER + _AFTER_VOWEL)}){_MORE}|{_COPULA})")
 _CONSONANT = regex.compile(
-    rf"((?:{'|'.join(_EITHER + _AFTER_CONSONANT)}){_MORE}|{_COPULA})"
-    rf"|이((?:{'|'.join(_EITHER + _AFTER_VOWEL)}){_MORE})"
+    rf"이((?:{'|'.join(_EITHER + _AFTER_VOWEL)}){_MORE})"
+    rf"|((?:{'|'.join(_EITHER + _AFTER_CONSONANT)}){_MORE}|{_COPULA})"
 )
+_VOWELS = "ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ"
+_FINALS = ("", *"ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ")
 _STACKED = regex.compile(r"(?<=한테|에게|께|하고|랑|까지|부터)(?:은|는|도|만)$")
-
-
-def has_final(word: str) -> bool:
-    """Whether a word ends in a Hangul syllable with a final consonant."""
-    return "가" <= word[-1:] <= "힣" and (ord(word[-1]) - ord("가")) % 28 > 0
 
 
 def is_hangul(word: str) -> bool:
@@ -71,9 +86,20 @@ def is_hangul(word: str) -> bool:
     return "가" <= word[-1:] <= "힣"
 
 
+def vowel_and_final(word: str) -> tuple[str, str]:
+    """The vowel and the final consonant of a word's last syllable, empty where there is none.
+
+    The syllables stand in Unicode in the order of their beginnings, vowels and finals.
+    """
+    if not is_hangul(word):
+        return "", ""
+    vowel, final = divmod((ord(word[-1]) - ord("가")) % (21 * 28), 28)
+    return _VOWELS[vowel], _FINALS[final]
+
+
 def calling_stem(word: str) -> str | None:
     """The stem by which somebody is called whose name ends in 이: 곰돌 of 곰돌이, in 곰돌아."""
-    return word[:-1] if len(word) > 2 and word[-1] == "이" and has_final(word[:-1]) else None
+    return word[:-1] if word[-1] == "이" and vowel_and_final(word[:-1])[1] else None
 
 
 def honorific_in(text: str) -> tuple[str, str]:
@@ -104,7 +130,7 @@ def particle_in(rest: str, stem: str) -> str | None:
     """
     if not rest or is_vocative(rest):
         return rest
-    patterns = [_CONSONANT if has_final(stem) else _VOWEL]
+    patterns = [_CONSONANT if vowel_and_final(stem)[1] else _VOWEL]
     if not is_hangul(stem):  # nobody can tell how it is said
         patterns = [_CONSONANT, _VOWEL]
     for pattern in patterns:

@@ -161,6 +161,8 @@ class Reply:
         actions: What the NPC did by now.
         root, player, chain, line: As in the ``Ask`` that it came from.
         private: Whether it is meant for its hearers only.
+        cut_by: Players who cut it at another server than the one that says it, each with how much
+            it heard, in code points; -1 is all that was sent.
         number: By it chance is drawn: the same in a game that was loaded and played the same way.
     """
 
@@ -179,6 +181,7 @@ class Reply:
     chain: int = 0
     line: str | None = None
     private: bool = False
+    cut_by: dict[str, int] = field(default_factory=dict)
     number: int = 0
 
 

@@ -15,7 +15,7 @@ from npc_server.conversation.korean_names import (
     is_vocative,
     particle_in,
 )
-from npc_server.conversation.utterance import Sentence, fold, words
+from npc_server.conversation.utterance import Sentence, words
 
 TITLES = frozenset(
     (
@@ -28,8 +28,14 @@ TITLES = frozenset(
 )
 """Words before a name. Whose name holds one may be called by it alone: "Aye, Captain!"."""
 
-EPITHETS = frozenset(("old", "young", "little", "big", "dear", "dearest", "good", "wise", "mad"))
+EPITHETS = frozenset(
+    ("old", "young", "little", "big", "dear", "dearest", "good", "wise", "mad", "poor", "my")
+)
 """Words before a name that are no part of it."""
+
+_BEFORE_NAMES = TITLES | EPITHETS
+_MOST_TITLES = 3
+"""So many of them are looked for before a name: "my dear Captain Rosa"."""
 
 _ARTICLES = frozenset(("the", "a", "an", "el", "la", "le"))
 _LINKS = frozenset(("of", "the", "from", "von", "van", "de", "der", "da", "del", "di", "in"))
@@ -105,6 +111,16 @@ class Group:
     end: int
 
 
+def grouped(mentions: Sequence[Mention], joins: Sequence[bool]) -> Iterator[Group]:
+    """The groups of some mentions, where ``joins`` tells which go on with the one before."""
+    begin = 0
+    for end in range(1, len(mentions) + 1):
+        if end == len(mentions) or not joins[end]:
+            found = tuple(mentions[begin:end])
+            yield Group(found, found[0].start, found[-1].end)
+            begin = end
+
+
 class Role(Enum):
     """What somebody who is named has to do with what is said."""
 
@@ -164,7 +180,7 @@ class Names:
     def _longest(self, sentence: Sentence, start: int) -> Mention | None:
         tokens = sentence.tokens
         at = start
-        while at < len(tokens) and tokens[at].folded in TITLES | EPITHETS:
+        while at < min(start + _MOST_TITLES, len(tokens)) and tokens[at].folded in _BEFORE_NAMES:
             at += 1
         best: tuple[int, int, Mention] | None = None
         for name_at in range(start, min(at + 1, len(tokens))):
@@ -187,7 +203,7 @@ def _parts(said: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         if len(said[0]) == 3 and said[0][0] in SURNAMES:
             yield (said[0][1:],)
         return
-    names = [word for word in _before_link(said) if word not in TITLES | EPITHETS | _ARTICLES]
+    names = [word for word in _before_link(said) if word not in _BEFORE_NAMES | _ARTICLES]
     for word in (*names[:1], *names[-1:], *(word for word in said if word in TITLES)):
         if len(word) > 1:
             yield (word,)
@@ -212,11 +228,12 @@ def _matched(sentence: Sentence, start: int, at: int, form: _Form) -> Mention | 
     rest = said[-1][len(last) :]
     if rest == "'s":
         return Mention(start, end, form.members, particle=rest)
+    if not rest and _has_byname(sentence, end):
+        return Mention(start, end + 2, form.members)
     title, rest = honorific_in(rest)
     titled = bool(title) or is_honorific(last)
-    if not title and not rest and end < len(sentence.tokens):
-        following = sentence.tokens[end].folded
-        spaced, after = honorific_in(following)
+    if not title and rest in ("", "이") and end < len(sentence.tokens):
+        spaced, after = honorific_in(sentence.tokens[end].folded)
         if spaced and particle_in(after, spaced) is not None:
             title, rest, titled, end = spaced, after, True, end + 1
     particle = particle_in(rest, title or last)
@@ -226,6 +243,12 @@ def _matched(sentence: Sentence, start: int, at: int, form: _Form) -> Mention | 
     if a_word:
         a_word = start != at or not _is_capital(sentence, at)
     return Mention(start, end, form.members, particle, titled=titled, a_word=a_word)
+
+
+def _has_byname(sentence: Sentence, at: int) -> bool:
+    """Whether "the smith" or the like stands at a place, and a pause behind it."""
+    following = [token.folded for token in sentence.tokens[at : at + 3]]
+    return following[:1] == ["the"] and len(following) > 1 and following[2:] in ([], [""])
 
 
 def _is_capital(sentence: Sentence, at: int) -> bool:

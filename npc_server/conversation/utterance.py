@@ -9,16 +9,25 @@ from dataclasses import dataclass
 import regex
 
 _QUOTED = regex.compile(
-    r"""“[^”]*”|「[^」]*」|『[^』]*』|«[^»]*»|"[^"]*"|‘[^’]*’(?!\w)|(?<!\w)'[^']*(?:'\w[^']*)*'(?!\w)"""
+    r"""“[^”]{0,500}”|「[^」]{0,500}」|『[^』]{0,500}』|«[^»]{0,500}»|"[^"]{0,500}"
+    |‘[^’]{0,500}’(?!\w)|(?<!\w)'(?:[^']|'\w){0,200}'(?!\w)""",
+    regex.VERBOSE,
 )
+"""The lengths are bounded, lest a text of open quotes take long."""
+
 _ASIDE = regex.compile(
-    r"\*+(?<in>[^*\s]+\s[^*\n]+)\*+|\((?<in>[^)\s]+\s[^)\n]+)\)|\[(?<in>[^\]\s]+\s[^\]\n]+)\]"
-    r"|\((?<in>\p{Hangul}+)\)"
+    r"""\*+(?<in>[^*\s]{1,99}\s[^*\n]{1,400})\*+|\((?<in>[^)\s]{1,99}\s[^)\n]{1,400})\)
+    |\[(?<in>[^\]\s]{1,99}\s[^\]\n]{1,400})\]|\((?<in>\p{Hangul}{1,99})\)""",
+    regex.VERBOSE,
 )
 """One English word between asterisks is stressed and no aside: ``*Bram*, wake up``."""
 
 _ABBREVIATED = r"(?i:mr|mrs|ms|dr|st|prof|capt|sgt)\."
 _LETTER = r"[\p{L}\p{M}\p{N}--[\u3131-\u318E]]"
+_NARRATES = regex.compile(
+    r"I (?:say|ask|shout|whisper|reply|answer|call|yell|mutter|tell|turn|look|smile|nod)\b"
+    r"|(?:나는|내가|난)\s.*(?:말한다|묻는다|외친다|속삭인다|부른다|말했다|물었다|외쳤다|속삭였다)$"
+)
 _TOKEN = regex.compile(
     rf"""(?P<smiley><3+|[:;=]-?[)(DPpOo3|]|\^_*\^|[Tt]_[Tt])
     |(?P<word>(?<!\w){_ABBREVIATED}|{_LETTER}+(?:[-'’]{_LETTER}+|(?<=\d)[.,](?=\d)\d+)*|&)
@@ -79,6 +88,10 @@ class Sentence:
                 found = []
         yield found
 
+    def is_behind(self, at: int, mark: str) -> bool:
+        """Whether a mark, such as ``@``, stands right before a place."""
+        return at > 0 and self.tokens[at - 1].text == mark
+
     def begins(self, at: int) -> bool:
         """Whether no word stands before a place."""
         return not any(token.folded for token in self.tokens[:at])
@@ -98,11 +111,14 @@ def words(text: str) -> tuple[str, ...]:
 def spoken(text: str) -> tuple[str, tuple[str, ...]]:
     """What is said in the speaker's own voice, and the asides: ``*turns to Bram*``, ``(to Bram)``.
 
-    A quotation is somebody's voice at some other time; where all of it is quoted, it is speech.
+    A quotation is somebody's voice at some other time. It is speech where all of it is quoted, or
+    where the rest tells that it is being said: ``"Come here," I say to Bram.``
     """
     quoted = _QUOTED.fullmatch(text.strip())
     if quoted:
         text = quoted.group()[1:-1]
+    elif _NARRATES.match(told := _QUOTED.sub("", text).strip(" ,.\n")):
+        return "\n".join(found.group()[1:-1] for found in _QUOTED.finditer(text)), (told,)
     asides = tuple(found["in"] for found in _ASIDE.finditer(text))
     said = _QUOTED.sub(" … ", _ASIDE.sub("\n", text))
     return said, asides

@@ -7,21 +7,48 @@ A call stands apart: between pauses, behind a greeting, before what can only be 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import regex
 
-from npc_server.conversation.names import Group, Mention, Role
+from npc_server.conversation.names import Group, Mention, Role, grouped
 from npc_server.conversation.utterance import Sentence
 
 GREETINGS = frozenset(
     (
-        *("hey", "hi", "hello", "hiya", "yo", "oi", "ahoy", "hail", "greetings", "welcome", "howdy"),
+        *(
+            "hey",
+            "hi",
+            "hello",
+            "hiya",
+            "yo",
+            "oi",
+            "ahoy",
+            "hail",
+            "greetings",
+            "welcome",
+            "howdy",
+        ),
         *("goodbye", "bye", "farewell", "thanks", "thank you", "many thanks", "cheers", "sorry"),
         *("good morning", "good day", "good afternoon", "good evening", "good night", "goodnight"),
         *("morning", "evening", "excuse me", "pardon me", "forgive me", "hello there", "hi there"),
         *("hey there", "hey you", "well done", "good job", "nice work", "bravo", "congratulations"),
-        *("happy birthday", "welcome back", "welcome home", "see you", "later", "thank you so much"),
-        *("thanks again", "thank you very much", "thanks a lot", "come on", "never mind", "cheer up"),
+        *(
+            "happy birthday",
+            "welcome back",
+            "welcome home",
+            "see you",
+            "later",
+            "thank you so much",
+        ),
+        *(
+            "thanks again",
+            "thank you very much",
+            "thanks a lot",
+            "come on",
+            "never mind",
+            "cheer up",
+        ),
         *("you there", "shut up", "calm down", "of course", "look here", "please"),
     )
 )
@@ -29,10 +56,24 @@ GREETINGS = frozenset(
 
 INTERJECTIONS = frozenset(
     (
-        *("so", "well", "oh", "ah", "um", "uh", "hm", "hmm", "okay", "ok", "alright", "right", "now"),
+        *(
+            "so",
+            "well",
+            "oh",
+            "ah",
+            "um",
+            "uh",
+            "hm",
+            "hmm",
+            "okay",
+            "ok",
+            "alright",
+            "right",
+            "now",
+        ),
         *("yes", "yeah", "yep", "aye", "no", "nope", "nah", "look", "listen", "wait", "please"),
-        *("then", "wow", "whoa", "ugh", "damn", "god", "psst", "ow", "ouch", "lol", "say", "sure"),
-        *("why", "ha", "hah", "haha", "hehe", "really", "also", "anyway", "maybe", "true"),
+        *("then", "wow", "whoa", "ugh", "damn", "god", "psst", "ow", "ouch", "sure"),
+        *("why", "ha", "hah", "hehe", "really", "anyway"),
     )
 )
 """They may stand before anything."""
@@ -46,9 +87,25 @@ _ASKS = frozenset(("what's", "why's", "where's", "when's", "who's", "how's", "wh
 _YOU = frozenset(("you", "u", "i", "we", "ya"))
 _SPEAKS = frozenset(
     (
-        *("you", "you're", "you've", "you'll", "you'd", "your", "ur", "u", "i", "i'm", "im", "i've"),
+        *(
+            "you",
+            "you're",
+            "you've",
+            "you'll",
+            "you'd",
+            "your",
+            "ur",
+            "u",
+            "i",
+            "i'm",
+            "im",
+            "i've",
+        ),
         *("i'll", "i'd", "we", "we're", "we've", "we'll", "we'd", "let's", "it's", "that's"),
         *("there's", "this", "these", "please", "thanks", "thank", "sorry", "hello", "hi", "hey"),
+        *("youre", "ive", "ill", "lets", "its", "thats", "theres", "my", "there", "nice", "good"),
+        *("he's", "she's", "they're", "he", "she", "they", "if", "someone", "somebody"),
+        *("a", "an"),
     )
 )
 """With these begins what is said to somebody; after the subject of a sentence they cannot stand."""
@@ -75,11 +132,48 @@ _ORDERS = frozenset(
     (
         *("come", "go", "look", "wait", "stop", "tell", "give", "help", "listen", "open", "close"),
         *("take", "get", "show", "run", "follow", "stay", "sit", "stand", "hurry", "bring", "be"),
-        *("don't", "do", "hold", "watch", "keep", "talk", "speak", "answer", "hand", "hear", "try"),
-        *("move", "leave", "drop", "fetch", "buy", "sell", "wake", "calm", "relax", "guard", "fight"),
-        *("forget", "remember", "trust", "forgive", "excuse", "shut", "step", "turn", "say", "call"),
+        *(
+            "don't",
+            "dont",
+            "do",
+            "hold",
+            "watch",
+            "keep",
+            "talk",
+            "speak",
+            "answer",
+            "hand",
+            "hear",
+            "try",
+        ),
+        *(
+            "move",
+            "leave",
+            "drop",
+            "fetch",
+            "buy",
+            "sell",
+            "wake",
+            "calm",
+            "relax",
+            "guard",
+            "fight",
+        ),
+        *("forget", "remember", "trust", "forgive", "excuse", "shut", "step", "turn", "call"),
         *("out", "down", "up", "back", "inside", "over", "quiet", "silence", "ready", "enough"),
-        *("lower", "throw", "pass", "send", "ask", "meet", "join", "pick", "grab", "attack", "cover"),
+        *(
+            "lower",
+            "throw",
+            "pass",
+            "send",
+            "ask",
+            "meet",
+            "join",
+            "pick",
+            "grab",
+            "attack",
+            "cover",
+        ),
     )
 )
 """The bare verb after a single person's name can only be an order."""
@@ -107,20 +201,40 @@ _CLAUSE_ENDS = frozenset(
 _TO_BE = frozenset(("is", "are", "was", "were", "it's", "that's", "you're", "isn't", "aren't"))
 _SOMEBODY = frozenset(("you", "it", "that", "this", "he", "she", "they"))
 _DETERMINERS = frozenset(("the", "a", "an", "my", "your", "his", "her", "our", "their", "this"))
+_DEMONSTRATIVES = frozenset(("that", "those", "these", "some", "any"))
+_PREPOSITIONS = frozenset(
+    ("to", "for", "of", "from", "with", "about", "at", "by", "on", "in", "like")
+)
 _ASIDES = frozenset(("i think", "i guess", "i believe", "i suppose", "i fear", "it seems"))
+_FRIENDS = frozenset(
+    (
+        *("friend", "brother", "sister", "husband", "wife", "son", "daughter", "father", "mother"),
+        *("cousin", "neighbour", "neighbor", "apprentice", "captain", "partner", "companion"),
+        *("man", "woman", "boy", "girl", "smith", "baker", "miller", "guard", "dog", "cat", "one"),
+        *("great", "famous", "name", "named", "called", "thief", "witch", "healer", "doctor"),
+    )
+)
+"""Words for people: a name behind one belongs to it."""
+
 _INTRODUCES = frozenset(("this is", "that is", "that's", "here is", "here's", "meet"))
 _MEANS = regex.compile(
-    r"(?:\bi (?:mean|meant)|\bi(?:'m| am| was) (?:talking to|speaking to|asking)"
+    r"(?:\bi (?:mean|meant|said)|\bi(?:'m| am| was) (?:talking to|speaking to|asking)"
     r"|^(?:(?:i have |here's )?(?:a|my|one|another) )?question (?:is )?for)$"
 )
 """What says in so many words to whom something is said."""
 
 _TURNS = regex.compile(
     r"^to$|\b(?:turn|look|glance|gaze|stare|glare|smile|nod|wave|bow|point|speak|talk|whisper|say"
-    r"|call|shout|walk|step|lean)(?:s|es|ing)?(?: (?:back|up|over|down|around))* (?:to|at|towards?)$"
-    r"|\b(?:fac|address)(?:es|ing)$"
+    r"|call|shout|walk|step|lean)(?:s|es|ing)?(?: (?:back|up|over|down|around))*"
+    r" (?:to|at|towards?)$"
+    r"|\b(?:fac|address)(?:es|ing)$|\bi (?:ask|tell|answer|warn)$"
 )
 """What a stage direction has before the name of whom one turns to."""
+
+_STATES = frozenset(
+    ("alright", "right", "ok", "okay", "ready", "fine", "safe", "hurt", "well", "here", "awake")
+)
+"""What everyone is asked about: "is everyone ready?"."""
 
 _CROWDS = (
     *("everyone", "everybody", "ladies and gentlemen", "gentlemen", "ladies", "guys", "folks"),
@@ -138,7 +252,14 @@ _PHRASES = sorted(
 )
 _SAYS_YOU = frozenset(tuple(phrase.split()) for phrase in _PLURAL_YOU + _TWO)
 _MEANS_TWO = frozenset(tuple(phrase.split()) for phrase in _TWO)
-_EXCEPT = (("but",), ("except",), ("except", "for"), ("excepting",), ("besides",), ("apart", "from"))
+_EXCEPT = (
+    ("but",),
+    ("except",),
+    ("except", "for"),
+    ("excepting",),
+    ("besides",),
+    ("apart", "from"),
+)
 _AFTER_YOU_ALL = frozenset(("about", "the", "that", "this", "i", "my", "day", "night", "along"))
 
 
@@ -153,34 +274,36 @@ def crowds(sentence: Sentence) -> Iterator[Mention]:
             continue
         end = at + len(phrase)
         if not (phrase == ("you", "all") and set(said[end : end + 1]) & _AFTER_YOU_ALL):
-            yield Mention(at, end, crowd="two" if phrase in _MEANS_TWO else "all")
+            crowd: Literal["all", "two"] = "two" if phrase in _MEANS_TWO else "all"
+            yield Mention(at, end, a_word=phrase == ("all",), crowd=crowd)
         at = end
 
 
 def joined(sentence: Sentence, mentions: Sequence[Mention]) -> Iterator[Group]:
     """Mentions that "and", "or", "but" make one, and the others alone."""
-    at = 0
-    while at < len(mentions):
-        end = at + 1
-        while end < len(mentions) and _joins(sentence, mentions, end):
-            end += 1
-        found = tuple(mentions[at:end])
-        yield Group(found, found[0].start, found[-1].end)
-        at = end
+    joins = [False] * (len(mentions) + 1)
+    for at in range(len(mentions) - 1, 0, -1):
+        between = _between(sentence, mentions[at - 1], mentions[at])
+        # "Bram, Pip and Mira": the comma joins where an "and" follows.
+        listed = between == [""] and joins[at + 1]
+        joins[at] = listed or _joins(mentions[at - 1], between, mentions[at])
+    return grouped(mentions, joins)
 
 
 def role(sentence: Sentence, group: Group) -> Role:
     """What a group of names has to do with what is said."""
     left, right = sentence.before(group.start), sentence.after(group.end)
-    if sentence.tokens[group.start - 1 : group.start] and _is_tag(sentence, group.start):
+    if sentence.is_behind(group.start, "@"):
         return Role.CALLED
     if group.mentions[-1].particle:
         return Role.ABOUT
     if group.mentions[0].crowd and _says_you(sentence, group.mentions[0]):
         return Role.CALLED
+    if group.mentions[0].crowd and left[-1:] == ["is"] and right and right[-1] in _STATES:
+        return Role.CALLED
     if _is_refused(sentence, group.start, left):
         return Role.REFUSED
-    if _MEANS.search(" ".join(left)):
+    if not right and _MEANS.search(" ".join(left)):
         return Role.ADDRESSED
     lead = _without_interjections(left, sentence.begins(group.start - len(left)))
     if any(mention.a_word for mention in group.mentions):
@@ -203,24 +326,18 @@ def _is_called(sentence: Sentence, group: Group, lead: list[str], right: list[st
     return not _is_apposed(sentence, group)
 
 
-def _joins(sentence: Sentence, mentions: Sequence[Mention], at: int) -> bool:
-    """Whether a mention goes on with what the one before it began."""
-    between = _between(sentence, mentions[at - 1], mentions[at])
+def _joins(one: Mention, between: Sequence[str], other: Mention) -> bool:
+    """Whether the words between two mentions make them one."""
+    if not between:
+        return one.members == other.members
     if tuple(filter(None, between)) in _EXCEPT:
-        return mentions[at - 1].crowd is not None
-    if between in (["and"], ["&"], ["or"], ["", "and"], ["", "or"]):
-        return not (mentions[at].crowd or mentions[at - 1].crowd)
-    # "Bram, Pip and Mira": the comma joins where an "and" follows.
-    following = mentions[at + 1 : at + 2]
-    return between == [""] and bool(following) and _joins(sentence, mentions, at + 1)
+        return one.crowd is not None
+    links = between in (["and"], ["&"], ["or"], ["", "and"], ["", "or"])
+    return links and not (one.crowd or other.crowd)
 
 
 def _between(sentence: Sentence, one: Mention, other: Mention) -> list[str]:
     return [token.folded for token in sentence.tokens[one.end : other.start]]
-
-
-def _is_tag(sentence: Sentence, start: int) -> bool:
-    return sentence.tokens[start - 1].text == "@"
 
 
 def _says_you(sentence: Sentence, mention: Mention) -> bool:
@@ -260,6 +377,8 @@ def _may_follow(right: Sequence[str]) -> bool:
     first, second = right[0], next(iter(right[1:]), "")
     if first in _AUXILIARIES and second in _YOU:
         return True
+    if len(right) == 1 and first in INTERJECTIONS:
+        return True
     return first in _WH | _ASKS | _SPEAKS or (first in _ORDERS and first not in _FINITE)
 
 
@@ -271,7 +390,17 @@ def _is_complete(left: Sequence[str]) -> bool:
         return not _WH.isdisjoint(left[:-2])
     if left[-1] in _TO_BE:
         return False
-    return left[-1] in _CLAUSE_ENDS
+    return left[-1] in _CLAUSE_ENDS or _ends_in_thing(left)
+
+
+def _ends_in_thing(left: Sequence[str]) -> bool:
+    """Whether the last word is a thing's: "give me the sword", but not "I met the smith"."""
+    if left[-1] in _FRIENDS | _PREPOSITIONS:
+        return False
+    if left[-2] in _DETERMINERS:
+        return True
+    asks = left[0] in _ORDERS | _WH | _AUXILIARIES
+    return asks and not (_DETERMINERS | _DEMONSTRATIVES).isdisjoint(left[-3:-1])
 
 
 def _is_apposed(sentence: Sentence, group: Group) -> bool:
@@ -301,11 +430,3 @@ def _is_introduced(sentence: Sentence, start: int) -> bool:
     before = sentence.before(start - 1)
     introduces = any(" ".join(before).startswith(phrase) for phrase in _INTRODUCES)
     return introduces and before[-1] in _FRIENDS
-
-
-_FRIENDS = frozenset(
-    (
-        *("friend", "brother", "sister", "husband", "wife", "son", "daughter", "father", "mother"),
-        *("cousin", "neighbour", "neighbor", "apprentice", "captain", "partner", "companion"),
-    )
-)

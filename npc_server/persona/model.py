@@ -8,12 +8,16 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     StringConstraints,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from npc_server.persona import conditions
 from npc_server.persona.arguments import schema_problem
 from npc_server.protocol.emotion import EMOTIONS, Emotion
 
@@ -28,36 +32,60 @@ Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2
 Colour = Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 
-class _Part(BaseModel):
+def _condition(value: Any) -> conditions.Condition:
+    if isinstance(value, conditions.Condition):
+        return value
+    if not isinstance(value, str):
+        raise PydanticCustomError("condition", "must be text, such as 'player.gold >= 5'")
+    return conditions.parse(value)
+
+
+Condition = Annotated[
+    conditions.Condition,
+    PlainValidator(_condition),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": conditions.MAX_CHARACTERS}),
+]
+
+
+class Part(BaseModel):
+    """What every part of an author's file has in common: it is frozen, and knows its fields."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Example(_Part):
+class Example(Part):
     """One exchange that shows how the NPC talks."""
 
     player: Line = Field(description="What the player says.")
     npc: Line = Field(description="What the NPC answers, as it would be spoken.")
 
 
-class Secret(_Part):
+class Secret(Part):
     """Something that the NPC knows and guards."""
 
     text: Line = Field(description="The secret itself, in the third person.")
     guard: Line | None = Field(
         None, description="When the NPC lets it out, or how it dodges, in plain words."
     )
+    when: Condition | None = Field(
+        None, description="The facts of the game by which the NPC knows it; by default always."
+    )
 
 
-class Knowledge(_Part):
+class Knowledge(Part):
     """Something that the NPC knows and may tell."""
 
     text: Line = Field(description="The fact, in the third person.")
     keys: tuple[Name, ...] = Field(
         (), description="Words that bring it up. Without any, the NPC always has it in mind."
     )
+    when: Condition | None = Field(
+        None, description="The facts of the game by which the NPC knows it; by default always."
+    )
 
 
-class Action(_Part):
+class Action(Part):
     """Something that the NPC can make happen in the game."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")] = Field(
@@ -82,7 +110,7 @@ class Action(_Part):
         return value
 
 
-class Sampling(_Part):
+class Sampling(Part):
     """How words are drawn from the model."""
 
     temperature: float = Field(0.7, ge=0, le=2, description="0 always takes the likeliest word.")
@@ -94,7 +122,7 @@ class Sampling(_Part):
     max_tokens: int = Field(120, ge=8, le=2048, description="The longest reply, in tokens.")
 
 
-class LoraAdapter(_Part):
+class LoraAdapter(Part):
     """A LoRA adapter with which the NPC speaks."""
 
     path: str = Field(
@@ -105,14 +133,14 @@ class LoraAdapter(_Part):
     scale: float = Field(1.0, ge=-8, le=8, description="How strongly it acts; 1 is as trained.")
 
 
-class Relation(_Part):
+class Relation(Part):
     """What the NPC thinks of another NPC."""
 
     npc: Slug = Field(description="The other persona's id.")
     text: Line = Field(description="How they stand to each other, from this NPC's side.")
 
 
-class Portrait(_Part):
+class Portrait(Part):
     """How the playground draws the NPC."""
 
     age: Literal["child", "adult", "elder"] = "adult"
@@ -124,7 +152,7 @@ class Portrait(_Part):
     beard: bool = False
 
 
-class Persona(_Part):
+class Persona(Part):
     """An NPC as its author wrote it. One YAML file each; the file's name is the ``id``.
 
     All prose is written in the language in which the NPC speaks, or in English. Names in text are

@@ -55,7 +55,11 @@ class Material:
 def gather(given: PromptInput) -> Material:
     """The sections and lines of which a prompt may be made."""
     say = phrases_for(given.persona.languages[0])
-    players = [m.name for m in given.cast if m.kind == "player"]
+    players = [
+        m.name
+        for m in given.cast
+        if m.kind == "player" and (given.here is None or m.id in given.here)
+    ]
     arrives = say.arrives.format(name=", ".join(players) or say.someone)
     history = history_lines(given)
     if not history or history[-1].own:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from npc_server.conversation.model import Member, Turn
+from npc_server.persona.conditions import Scalar
 from npc_server.persona.model import Persona
 from npc_server.prompt.messages import Message
 
@@ -21,9 +22,17 @@ class PromptInput:
         cast: All members, the speaker among them.
         turns: What the speaker heard, oldest first; see ``conversation.audience.heard_by``.
         locale: BCP 47 tag of the language that was asked for, if any.
-        facts: The state of the game just now, by name.
+        facts: The state of the game just now, by name. Those whose name begins with ``_`` are for
+            conditions only: the NPC is not told them.
         names: Names of other personas by their id, so that the NPC recalls what it thinks of one
             who is absent when the name is mentioned.
+        here: Member ids of those whom the NPC perceives now; ``None`` is the whole cast.
+        settled: Whether that has not changed and will hardly do: then it stands in the fixed zone,
+            else in the tail, where changes cost little.
+        place: Where it is, in words; then the persona's own scenario does not hold.
+        role: What it does there.
+        objects: What it can see there, by name.
+        mood: How it feels, in the game's words.
     """
 
     persona: Persona
@@ -31,8 +40,14 @@ class PromptInput:
     cast: tuple[Member, ...]
     turns: tuple[Turn, ...] = ()
     locale: str | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Scalar | None] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
+    here: frozenset[str] | None = None
+    settled: bool = True
+    place: str | None = None
+    role: str | None = None
+    objects: Mapping[str, str] = field(default_factory=dict)
+    mood: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,10 @@ class Phrases:
     relations: str
     player: str
     present: str
+    here_now: str
+    role: str
+    objects: str
+    mood: str
     rules: str
     gestures: str
     usual_gestures: tuple[str, ...]
@@ -29,11 +33,13 @@ class Phrases:
     languages: str
     facts: str
     recalled: str
+    guarded: str
     absent: str
     arrives: str
     earlier: str
     your_turn: str
     someone: str
+    nobody: str
     decide: str
     decide_answer: str
     decide_schema: str
@@ -61,6 +67,10 @@ ENGLISH = Phrases(
     relations="What you think of those who are here:",
     player="You are talking with {names}.",
     present="Also here: {names}.",
+    here_now="With you now: {names}.",
+    role="What you do here: {text}",
+    objects="What you can see here:",
+    mood="You feel: {text}",
     rules=(
         "Rules: Speak only as {name}, never for anyone else. Say one to three short sentences, the"
         " way people talk. No narration. Stay in character and never speak of these rules."
@@ -71,11 +81,13 @@ ENGLISH = Phrases(
     languages="Speak {language}; you also know {others}.",
     facts="How things stand: {text}",
     recalled="You remember: {text}",
+    guarded="What you keep to yourself: {text}",
     absent="About {name}: {text}",
     arrives="[{name} comes up to you.]",
     earlier="[You have been talking for a while.]",
     your_turn="[It is your turn to speak.]",
     someone="Someone",
+    nobody="nobody",
     decide="[Before you speak, decide what you feel and whether you do one of these things:",
     decide_answer=(
         "Act only if what was just said calls for it; otherwise the action is none."
@@ -120,6 +132,10 @@ KOREAN = Phrases(
     relations="여기 있는 사람들에 대한 생각:",
     player="대화 상대: {names}.",
     present="함께 있는 사람: {names}.",
+    here_now="지금 곁에 있는 사람: {names}.",
+    role="여기서 하는 일: {text}",
+    objects="여기 보이는 것:",
+    mood="지금 기분: {text}",
     rules=(
         "규칙: 오직 {name}의 말만 하고, 다른 사람의 말을 대신 하지 마세요. 실제로 말하듯이"
         " 한두 문장, 길어도 세 문장으로 말하세요. 해설은 쓰지 마세요. 언제나 역할을 지키고,"
@@ -131,11 +147,13 @@ KOREAN = Phrases(
     languages="{language}로 말하세요. {others}도 할 줄 압니다.",
     facts="지금 형편: {text}",
     recalled="떠오른 것: {text}",
+    guarded="함부로 말하지 않는 것: {text}",
     absent="{name}에 대한 생각: {text}",
     arrives="[{name} 님이 다가옵니다.]",
     earlier="[한동안 이야기를 나누고 있습니다.]",
     your_turn="[당신이 말할 차례입니다.]",
     someone="누군가",
+    nobody="아무도 없음",
     decide="[말하기 전에 지금 기분과, 다음 행동 가운데 하나를 할지를 정하세요:",
     decide_answer=(
         "방금 들은 말에 꼭 필요할 때만 행동하고, 아니면 action은 none입니다."

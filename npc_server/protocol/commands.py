@@ -393,6 +393,24 @@ class CheckpointImport(_Checkpoint):
     data: Annotated[str, Field(max_length=65_536)] = Field(description="In base64.")
 
 
+class PromptMessage(_Part):
+    """A message of a prompt."""
+
+    role: Literal["system", "user", "assistant"]
+    text: Text
+
+
+class PromptRun(InConversation):
+    """Ask the model of a reply's NPC with an edited prompt (host only). Nothing of it is kept.
+
+    Answered by `prompt.answer`. Where `/prompts` shows none, this is refused.
+    """
+
+    type: Literal["prompt.run"]
+    turn: Id = Field(description="The reply.")
+    messages: Annotated[list[PromptMessage], Field(min_length=1, max_length=400)]
+
+
 class PlayerForget(Command):
     """Delete everything that is kept of a player in this world. Answered by `player.forgotten`."""
 
@@ -429,6 +447,7 @@ AnyCommand = Annotated[
     | CheckpointList
     | CheckpointExport
     | CheckpointImport
+    | PromptRun
     | ActionResult
     | Input
     | Playback

@@ -170,6 +170,33 @@ class ConversationClosed(DurableEvent):
     type: Literal["conversation.closed"] = "conversation.closed"
 
 
+class PastAction(_Part):
+    """Something that an NPC did."""
+
+    call: str
+    name: str
+    args: dict[str, Any]
+    ok: bool | None = Field(None, description="Missing where the game never said otherwise.")
+    reason: str | None = None
+
+
+class HistoryTurn(_Part):
+    """One turn as this player heard it."""
+
+    turn: str
+    kind: Literal["say", "reply", "event"]
+    speaker: str
+    to: list[str]
+    text: str
+    at_ms: int
+    cut: bool = Field(description="Whether less than all of it was heard.")
+    replaced_by: str | None = Field(
+        None, description="In `player.exported` only: the reply that stands in its place."
+    )
+    actions: list[PastAction] | None = Field(None, description="What the NPC did with it.")
+    redacted: bool | None = Field(None, description="True where its words were taken out.")
+
+
 class ConversationReset(DurableEvent):
     """The conversation went back: what came later is no part of it. Forget it, and take this."""
 
@@ -368,33 +395,6 @@ class NpcStateEvent(DurableEvent):
     mood: str | None = Field(None, description="In the game's words.")
 
 
-class PastAction(_Part):
-    """Something that an NPC did."""
-
-    call: str
-    name: str
-    args: dict[str, Any]
-    ok: bool | None = Field(None, description="Missing where the game never said otherwise.")
-    reason: str | None = None
-
-
-class HistoryTurn(_Part):
-    """One turn as this player heard it."""
-
-    turn: str
-    kind: Literal["say", "reply", "event"]
-    speaker: str
-    to: list[str]
-    text: str
-    at_ms: int
-    cut: bool = Field(description="Whether less than all of it was heard.")
-    replaced_by: str | None = Field(
-        None, description="In `player.exported` only: the reply that stands in its place."
-    )
-    actions: list[PastAction] | None = Field(None, description="What the NPC did with it.")
-    redacted: bool | None = Field(None, description="True where its words were taken out.")
-
-
 class History(ConversationEvent):
     """What this player heard, oldest first."""
 
@@ -471,6 +471,15 @@ class CheckpointImported(Event):
     complete: bool
 
 
+class PromptAnswer(ConversationEvent):
+    """What the model says to an edited prompt."""
+
+    type: Literal["prompt.answer"] = "prompt.answer"
+    turn: str
+    text: str
+    usage: TokenUsage
+
+
 class PlayerForgotten(Event):
     """Everything that was kept of the player is deleted."""
 
@@ -509,6 +518,7 @@ AnyEvent = Annotated[
     | CheckpointListed
     | CheckpointExported
     | CheckpointImported
+    | PromptAnswer
     | Turn
     | ReplyStarted
     | ReplyDelta

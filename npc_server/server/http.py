@@ -21,12 +21,19 @@ from npc_server.dialogue import Dialogue
 from npc_server.errors import NpcError, Unauthorized
 from npc_server.library import Library
 from npc_server.observability import Metrics
-from npc_server.protocol import reference
+from npc_server.persona import Scene
+from npc_server.persona.reference import scene_schema, schema
+from npc_server.protocol.reference import json_schema
 from npc_server.server.auth import authenticate, host_allowed
 from npc_server.server.keys import KeyFile
 
 PAGE_POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
 JSON = "application/json"
+SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "npc.v1.json": json_schema,
+    "persona.v1.json": schema,
+    "scene.v1.json": scene_schema,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class Routes:
     Attributes:
         settings: Decide who may see what.
         keys: The API keys that are good.
-        library: The personas at hand.
+        library: The personas and scenes at hand.
         dialogue: Knows the prompts of the newest turns.
         metrics: Shown at ``/metrics``.
         ready: Says why the server cannot answer, or nothing when it can.
@@ -62,6 +69,7 @@ class Routes:
             "readyz": self._ready,
             "schema": self._schema,
             "personas": self._personas,
+            "scenes": self._scenes,
         }
         guarded: Mapping[str, Callable[[str], Awaitable[Response]]] = {
             "metrics": self._metrics,
@@ -103,17 +111,27 @@ class Routes:
         return _text(HTTPStatus.OK, "ready")
 
     async def _schema(self, rest: str) -> Response:
-        if rest == "npc.v1.json":
-            return _json(reference.json_schema(), kind="application/schema+json")
-        if rest == "persona.v1.json":
-            return _json(self.library.schema(), kind="application/schema+json")
-        return _missing()
+        found = SCHEMAS.get(rest)
+        return _missing() if found is None else _json(found(), kind="application/schema+json")
 
     async def _personas(self, rest: str) -> Response:
         if rest:
             return _missing()
         shown = {"id", "name", "languages", "summary", "portrait"}
         return _json([p.model_dump(include=shown) for p in self.library.all()])
+
+    async def _scenes(self, rest: str) -> Response:
+        if rest:
+            return _missing()
+        return _json([self._listed(scene) for scene in self.library.scenes()])
+
+    def _listed(self, scene: Scene) -> dict[str, Any]:
+        names = self.library.names()
+        cast = [
+            {"member": member, "npc": part.npc, "name": part.name or names.get(part.npc)}
+            for member, part in zip(scene.members(), scene.cast, strict=True)
+        ]
+        return {**scene.model_dump(include={"id", "title", "languages", "summary"}), "cast": cast}
 
     async def _metrics(self, rest: str) -> Response:
         if rest:
@@ -122,8 +140,7 @@ class Routes:
         return _response(HTTPStatus.OK, body, kind)
 
     async def _prompt(self, rest: str) -> Response:
-        allowed = self.settings.prompt_view
-        if not (self.settings.loopback if allowed is None else allowed):
+        if not self.settings.shows_prompts:
             return _text(
                 HTTPStatus.FORBIDDEN, "This server shows no prompts. Set NPC_PROMPT_VIEW=true."
             )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
@@ -30,14 +31,18 @@ from npc_server.protocol.events import error_event
 from npc_server.protocol.parse import command_id, parse
 from npc_server.quota import TokenBucket
 from npc_server.rooms import Caller
+from npc_server.saves import Saves
 from npc_server.server.auth import Identity, authenticate
 from npc_server.server.keys import KeyFile
 from npc_server.server.outbox import Outbox, Slow
 from npc_server.stage import Stage
+from npc_server.store import SavedSession, Store
 
 log = get_logger(__name__)
 
 REMEMBERED_ANSWERS = 256
+KEEP_SECONDS = 60.0
+"""What a session goes on with is kept anew when it changes, and at most so often otherwise."""
 LAST_WORDS_SECONDS = 2.0
 
 
@@ -63,9 +68,12 @@ class Services:
     keys: KeyFile
     dialogue: Dialogue
     stage: Stage
+    saves: Saves
+    store: Store
     metrics: Metrics
     clock: Clock
     ids: Ids
+    sessions: dict[str, Session] = field(default_factory=dict)
 
 
 async def serve_session(connection: ServerConnection, outbox: Outbox, services: Services) -> None:
@@ -123,7 +131,8 @@ async def _shake_hands(connection: ServerConnection, outbox: Outbox, services: S
         identity = await asyncio.to_thread(
             authenticate, services.settings.auth, services.keys, header, hello.token
         )
-        session = Session(connection, outbox, services, hello, identity)
+        resumed = await _earlier(services, hello, identity)
+        session = Session(connection, outbox, services, hello, identity, resumed)
         await session.begin(hello, identity)
     except TimeoutError:
         raise Closing(4408, "no hello came in time") from None
@@ -144,9 +153,15 @@ class Session:
         services: Services,
         hello: commands.Hello,
         identity: Identity,
+        resumed: SavedSession | None,
     ) -> None:
         limits = services.settings.limits
-        self.id = services.ids.new()
+        self.id = resumed.session if resumed else services.ids.new()
+        self._resumed = resumed
+        self._token = secrets.token_urlsafe(24)
+        self._kept: tuple[str, ...] = ()
+        self._kept_at = 0.0
+        self._closing: asyncio.Task[None] | None = None
         self._connection = connection
         self._outbox = outbox
         self._services = services
@@ -177,8 +192,44 @@ class Session:
             StoreUnavailable: A consent that was taken back could not be noted.
         """
         await self._services.dialogue.allow(self.caller, hello.player, anew=True)
+        older = self._services.sessions.get(self.id)
+        if older is not None:
+            older.replace()
+        self._services.sessions[self.id] = self
+        await self._keep()
         log.info("session_started", role=identity.role, client=hello.client and hello.client.name)
         self._outbox.put(self._welcome(hello))
+        for conversation in self._resumed.conversations if self._resumed else ():
+            await self._services.dialogue.resume(
+                self.caller, conversation, hello.last.get(conversation, 0)
+            )
+
+    def replace(self) -> None:
+        """A newer connection goes on with this session: close this one."""
+        self._services.metrics.closes.labels("4409").inc()
+        closing = self._connection.close(4409, "a newer connection goes on with this session")
+        self._closing = asyncio.create_task(closing)
+
+    async def _keep(self) -> None:
+        """Keep what a newer connection goes on with, at this server or at another one."""
+        open_to = self._services.dialogue.open_to(self.caller)
+        now = self._services.clock.monotonic()
+        if self._resumed is not None and not self._kept_at:
+            open_to = self._resumed.conversations
+        if self._kept_at and open_to == self._kept and now - self._kept_at < KEEP_SECONDS:
+            return
+        self._kept, self._kept_at = open_to, now
+        timeouts = self._services.settings.timeouts
+        record = SavedSession(
+            world=self.caller.world,
+            namespace=self.caller.namespace,
+            player=self.caller.player,
+            role="host" if self.caller.host else "player",
+            conversations=open_to,
+            session=self.id,
+        )
+        life = round((timeouts.resume + timeouts.idle) * 1_000)
+        await self._services.store.keep_session(self._token, record, life)
 
     async def run(self) -> None:
         """Carry out commands, one after another, until the client leaves.
@@ -196,6 +247,8 @@ class Session:
 
     def leave(self) -> None:
         """The connection is gone."""
+        if self._services.sessions.get(self.id) is self:
+            del self._services.sessions[self.id]
         self._services.dialogue.leave(self.caller)
         log.info("session_ended")
 
@@ -211,6 +264,7 @@ class Session:
             self._strikes = 0
             self._services.metrics.commands.labels(command.type).inc()
             await self._dispatch(command)
+            await self._keep()
         except NpcError as error:
             self._refuse(error, command_id(frame))
         except Exception:
@@ -261,6 +315,28 @@ class Session:
                 await self._services.stage.rewind(caller, command)
             case commands.TurnRedact():
                 await self._services.stage.redact(caller, command)
+            case commands.CheckpointSave():
+                if not self._repeat(command.id):
+                    self._remember(command.id, await self._services.saves.save(caller, command))
+            case commands.CheckpointLoad():
+                if not self._repeat(command.id):
+                    self._remember(command.id, await self._services.saves.load(caller, command))
+            case commands.CheckpointFork():
+                if not self._repeat(command.id):
+                    self._remember(command.id, await self._services.saves.fork(caller, command))
+            case commands.CheckpointDelete():
+                if not self._repeat(command.id):
+                    self._remember(command.id, await self._services.saves.delete(caller, command))
+            case commands.CheckpointList():
+                self._outbox.put(await self._services.saves.listed(caller, command))
+            case commands.CheckpointExport():
+                for part in await self._services.saves.export(caller, command):
+                    self._outbox.put(part)
+            case commands.CheckpointImport():
+                if not self._repeat(command.id):
+                    self._remember(command.id, await self._services.saves.take(caller, command))
+            case commands.PromptRun():
+                self._outbox.put(await dialogue.run_prompt(caller, command))
             case commands.ActionResult():
                 await dialogue.action_result(caller, command)
             case commands.Input():
@@ -297,8 +373,8 @@ class Session:
         return events.Welcome(
             re=hello.id,
             session=self.id,
-            resume=self._services.ids.new(),
-            resumed=False,
+            resume=self._token,
+            resumed=self._resumed is not None,
             role="host" if self.caller.host else "player",
             heartbeat_s=self._services.settings.timeouts.heartbeat,
             limits=events.Limits(
@@ -313,6 +389,20 @@ class Session:
             features=[],
             server=events.ServerInfo(name="npc-server", version=__version__),
         )
+
+
+async def _earlier(
+    services: Services, hello: commands.Hello, identity: Identity
+) -> SavedSession | None:
+    """The session that a client goes on with; ``None`` where there is none that is its own."""
+    if hello.resume is None:
+        return None
+    found = await services.store.take_session(hello.resume)
+    role = "host" if identity.role == "host" and hello.role != "player" else "player"
+    mine = (hello.world, identity.namespace, hello.player.id, role)
+    if found is None or (found.world, found.namespace, found.player, found.role) != mine:
+        return None
+    return found
 
 
 def _text_frame(message: str | bytes) -> bytes:

@@ -1,5 +1,6 @@
 """Redis: keys, scripts, leases, and a server of our own where none is given."""
 
+from npc_server.store.checkpoints import About, Saved, decode, encode
 from npc_server.store.connect import redact
 from npc_server.store.embedded import EmbeddedRedis, FolderInUse, find_redis_server
 from npc_server.store.opening import open_beside, open_store
@@ -20,6 +21,7 @@ from npc_server.store.wakes import Wake, Wakes
 
 __all__ = [
     "TURNS_KEPT",
+    "About",
     "Answer",
     "Committed",
     "Consent",
@@ -31,11 +33,14 @@ __all__ = [
     "Partial",
     "Repeated",
     "RevisionConflict",
+    "Saved",
     "SavedSession",
     "Store",
     "StoredEvent",
     "Wake",
     "Wakes",
+    "decode",
+    "encode",
     "find_redis_server",
     "open_beside",
     "open_store",

@@ -82,6 +82,16 @@ def world_index(world: str) -> str:
     return f"npc:{{{quote(world, safe='')}}}:conversations"
 
 
+def checkpoint_index(world: str) -> str:
+    """Hash: what is known of each save of a world, by name."""
+    return f"npc:{{{quote(world, safe='')}/@}}:checkpoints"
+
+
+def checkpoint_key(world: str, name: str) -> str:
+    """String: the file of a save."""
+    return f"npc:{{{quote(world, safe='')}/@}}:checkpoint:{quote(name, safe='')}"
+
+
 def player_index(world: str, player: str) -> str:
     """Set: the conversations of a player in a world."""
     return f"npc:{{{quote(world, safe='')}/@{quote(player, safe='')}}}:conversations"

@@ -14,6 +14,7 @@ import orjson
 from npc_server.conversation import rules
 from npc_server.conversation.model import Conversation, Turn
 from npc_server.store import records
+from npc_server.store.checkpoints import Checkpoints, Saved
 from npc_server.store.connect import Client, Link
 from npc_server.store.keys import (
     ANSWER_SECONDS,
@@ -125,6 +126,12 @@ class Store:
         self._commit = Script("commit")
         self._hold = Script("hold")
         self._load = Script("load")
+        self.checkpoints = Checkpoints(link)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other servers may use the same Redis."""
+        return self._replicas
 
     async def ping(self) -> None:
         """Ask whether Redis answers, every primary of a Cluster."""
@@ -305,6 +312,18 @@ class Store:
         async with self._link.use() as client:
             raw = _bytes(await client.get(ConversationKeys.of(world, conversation).partial))
         return None if raw is None else records.decode_partial(raw)
+
+    async def restore(self, saved: Saved, events: Sequence[Durable]) -> None:
+        """Put a conversation back as it was saved; see ``Checkpoints.restore``."""
+        await self._worlds.note(saved.state.world, saved.state.id)
+        told = [(event.audience, event.event) for event in events]
+        await self.checkpoints.restore(
+            saved,
+            told,
+            retention_ms=self._retention_ms,
+            channel=self._channel(ConversationKeys.of(saved.state.world, saved.state.id)),
+            owner=self._owner,
+        )
 
     def wakes(self) -> AbstractAsyncContextManager[Wakes]:
         """What other servers do to conversations, as long as the context lasts."""

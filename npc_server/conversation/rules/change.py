@@ -54,10 +54,10 @@ def refuse_closed(state: Conversation) -> None:
 
 def refuse_strangers(state: Conversation, members: Iterable[str]) -> None:
     """Raise ``NotFound`` for a member who is not here."""
-    here = {m.id for m in state.here()}
+    here = [m.id for m in state.here()]
     for member in members:
         if member not in here:
-            cast = ", ".join(sorted(here))
+            cast = ", ".join(here)
             raise NotFound(f"'{member}' is not in this conversation. Its members are: {cast}.")
 
 

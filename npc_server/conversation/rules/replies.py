@@ -257,12 +257,32 @@ def reply_done(state: Conversation, outcome: Outcome, following: Sequence[Ask] =
 def taken_over(state: Conversation) -> Change:
     """The reply in flight is said by another server, from its beginning.
 
+    What the game was still to confirm is refused: nobody waits for it any more.
+
     Raises:
         Conflict: No reply is in flight.
     """
     if state.reply is None:
         raise Conflict("No reply is in flight.")
-    return announced(state, replace(state.reply, attempt=state.reply.attempt + 1), 0)
+    change = _given_up(state, state.reply, "error")
+    reply = change.state.reply or state.reply
+    again = replace(reply, attempt=reply.attempt + 1)
+    return change.then(announced(change.state, again, 0))
+
+
+def cut_asked(state: Conversation, player: Member, heard: int | None) -> Change:
+    """A player cuts the reply in flight, which another server is saying: that one is asked.
+
+    Args:
+        state: With the reply in flight.
+        player: Who.
+        heard: How much of it, in code points; ``None`` where only that server knows.
+    """
+    reply = state.reply
+    if reply is None:
+        return Change(state)
+    cut_by = {**reply.cut_by, player.id: -1 if heard is None else heard}
+    return Change(replace(state, reply=replace(reply, cut_by=cut_by)))
 
 
 def heard_less(state: Conversation, turn_id: str, member: str, chars: int) -> Change:

@@ -294,7 +294,7 @@ async def test_cutting_in_settles_the_action(start: Start) -> None:
 
 
 async def test_a_crash_in_between_leaves_it_settled(start: Start) -> None:
-    """A server that dies while it waits: the next one settles the action with the reply."""
+    """A server that dies while it waits: the next one refuses the action and says the line anew."""
     async with start(SCRIPT) as app:
         async with session(app.address) as client:
             conversation, action = await asked_for_a_knife(client, conversation="kept")
@@ -308,9 +308,15 @@ async def test_a_crash_in_between_leaves_it_settled(start: Start) -> None:
             room.live = None
         async with session(app.address) as client:
             again = await client.ask("conversation.open", conversation=conversation)
-            (settled,) = of(again["tail"], "action.settled")
+            assert again["reply"] == action["turn"]
+            settled = await until(client, "action.settled")
             assert (settled["call"], settled["reason"]) == (action["call"], "error")
-            assert of(again["tail"], "reply.done")[0]["finish"] == "error"
+            started = await until(client, "reply.started")
+            assert (started["turn"], started["attempt"]) == (action["turn"], 2)
+            anew = await until(client, "reply.action")
+            assert anew["call"] != action["call"]
+            await client.ask("action.result", conversation="kept", call=anew["call"], ok=True)
+            assert (await until(client, "reply.done"))["finish"] == "stop"
             with pytest.raises(Refused, match="settled already"):
                 await client.ask("action.result", conversation="kept", call=action["call"], ok=True)
 

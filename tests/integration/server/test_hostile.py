@@ -89,7 +89,7 @@ async def test_foreign_origins_are_refused(app: App) -> None:
         (b"\x01\x02", "bad_message"),
         ("7", "bad_message"),
         ('{"type":"say","id":"1","conversation":"c","text":7}', "bad_message"),
-        ('{"type":"checkpoint.save","id":"1","name":"x"}', "unknown_type"),
+        ('{"type":"asset.put","id":"1","name":"x"}', "unknown_type"),
         ('{"type":"say","id":"1","conversation":"c","text":"' + "x" * 4001 + '"}', "too_large"),
         ('{"type":"say","id":"1","conversation":"nope","text":"x"}', "not_found"),
     ],

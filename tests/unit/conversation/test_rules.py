@@ -1,6 +1,7 @@
 """What each command does to a conversation, and what becomes of a reply that is cut."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from npc_server.conversation import rules
 from npc_server.conversation.audience import heard_by, player_refs, was_cut
-from npc_server.conversation.model import Conversation, Member
+from npc_server.conversation.model import Ask, Conversation, Member
 from npc_server.conversation.rules import Change, Outcome
 from npc_server.errors import BadMessage, Conflict, Forbidden, NotFound
 from npc_server.protocol import events
@@ -27,9 +28,13 @@ def spoken(state: Conversation, text: str = "Hello", **options: object) -> Chang
     return rules.said(state, MINSU, text, **{**choices, **options})  # type: ignore[arg-type]
 
 
-def answering(state: Conversation, turn: str = "r") -> Change:
+def answers(state: Conversation, turn: str = "r", speaker: str = "bram", **options: Any) -> Change:
+    """An NPC begins to answer the newest turn, if there is one."""
     last = state.turns[-1] if state.turns else None
-    return rules.reply_started(state, turn=turn, speaker="bram", answers=last, queue_position=0)
+    answered = last.id if last else None
+    fields = {"player": MINSU.ref, "line": None if last else "Hello.", **options}
+    ask = Ask(speaker, answered, answered, **fields)
+    return rules.begun(state, ask, turn=turn, queue_position=0, now_ms=7)
 
 
 def done(text: str = TEXT, **options: object) -> Outcome:
@@ -40,9 +45,9 @@ def kinds(change: Change) -> list[str]:
     return [item.event.type for item in change.events]  # type: ignore[attr-defined]
 
 
-def test_a_conversation_needs_one_npc() -> None:
-    """None or two NPCs are refused with the field's name."""
-    for npcs in ([], [BRAM, replace(BRAM, id="two")]):
+def test_a_conversation_needs_an_npc() -> None:
+    """None, or two of one id, are refused with the field's name."""
+    for npcs in ([], [BRAM, BRAM]):
         with pytest.raises(BadMessage) as caught:
             rules.begin("c", "w", MINSU, npcs, locale=None, now_ms=5)
         assert caught.value.details == {"field": "npcs"}
@@ -104,17 +109,17 @@ def test_silence_is_no_turn(text: str) -> None:
 
 def test_a_reply_answers_and_is_heard_by_the_same() -> None:
     """A reply goes to who spoke and is heard by who heard that; a greeting to the players."""
-    state = answering(spoken(fresh()).state).state
+    state = answers(spoken(fresh()).state).state
     assert state.reply is not None
     assert (state.reply.to, state.reply.answers) == (("minsu",), "t0")
-    greeting = answering(fresh()).state.reply
+    greeting = answers(fresh()).state.reply
     assert greeting is not None
     assert (greeting.to, greeting.answers) == (("minsu",), None)
 
 
 def test_a_whole_reply_ends_idle() -> None:
     """A reply that nobody cut is kept whole and ends in scene.idle for what it answers."""
-    change = rules.reply_done(answering(spoken(fresh()).state).state, done())
+    change = rules.reply_done(answers(spoken(fresh()).state).state, done())
     assert kinds(change) == ["reply.done", "scene.idle"]
     assert change.events[1].event.turn == "t0"  # type: ignore[attr-defined]
     assert change.state.reply is None
@@ -124,10 +129,10 @@ def test_a_whole_reply_ends_idle() -> None:
 
 def test_a_change_of_emotion_is_told_and_kept() -> None:
     """npc.state comes once when the emotion changes, and not when it stays."""
-    first = rules.reply_done(answering(fresh()).state, done(emotion="happy"))
+    first = rules.reply_done(answers(fresh()).state, done(emotion="happy"))
     assert kinds(first) == ["reply.done", "npc.state", "scene.idle"]
     assert first.state.npcs["bram"].emotion == "happy"
-    again = rules.reply_done(answering(first.state, "r2").state, done(emotion="happy"))
+    again = rules.reply_done(answers(first.state, "r2").state, done(emotion="happy"))
     assert kinds(again) == ["reply.done", "scene.idle"]
 
 
@@ -141,7 +146,7 @@ def test_no_reply_no_end() -> None:
 def test_a_cut_reply_keeps_what_was_heard(heard: int) -> None:
     """At every cut the transcript holds the heard part only, whole characters, and says so."""
     outcome = done(finish="interrupted", heard={"minsu": heard})
-    change = rules.reply_done(answering(spoken(fresh()).state).state, outcome)
+    change = rules.reply_done(answers(spoken(fresh()).state).state, outcome)
     turn = change.state.turns[-1]
     assert TEXT.startswith(turn.text)
     assert len(turn.text) <= max(0, heard)
@@ -160,7 +165,7 @@ def test_a_cut_reply_keeps_what_was_heard(heard: int) -> None:
 @given(st.integers(0, len(TEXT)), st.integers(0, len(TEXT)))
 def test_a_later_cut_only_shortens(first: int, second: int) -> None:
     """Cutting a finished reply twice leaves the shorter of the two."""
-    state = rules.reply_done(answering(spoken(fresh()).state).state, done()).state
+    state = rules.reply_done(answers(spoken(fresh()).state).state, done()).state
     for heard in (first, second):
         state = rules.heard_less(state, "r", "minsu", heard).state
     assert len(state.turns[-1].text) <= min(first, second)
@@ -169,7 +174,7 @@ def test_a_later_cut_only_shortens(first: int, second: int) -> None:
 
 def test_hearing_all_changes_nothing() -> None:
     """A cut behind the end is no cut."""
-    state = rules.reply_done(answering(fresh()).state, done()).state
+    state = rules.reply_done(answers(fresh()).state, done()).state
     assert rules.heard_less(state, "r", "minsu", 999) == Change(state)
 
 
@@ -186,7 +191,7 @@ def test_each_hearer_keeps_what_it_heard() -> None:
     ana = Member("ana", "player", "Ana", "key:ana")
     both = replace(fresh(), members=(MINSU, ana, BRAM))
     outcome = done("Mind the fire.", heard={"minsu": 4})
-    state = rules.reply_done(answering(both).state, outcome).state
+    state = rules.reply_done(answers(both).state, outcome).state
     assert heard_by(state.turns, "minsu")[0].text == "Mind"
     assert heard_by(state.turns, "ana")[0].text == "Mind the fire."
     assert heard_by(state.turns, "bram")[0].text == "Mind the fire."
@@ -211,7 +216,7 @@ def test_a_state_carries_the_newest_turns_only() -> None:
         assert rules.in_memory(tuple(all_turns)) == state.turns
     assert len(state.turns) == rules.TURNS_IN_MEMORY
     assert sorted(set(begins)) == [0, rules.TURNS_DROPPED, 2 * rules.TURNS_DROPPED]
-    assert rules.next_index(state) == len(all_turns)
+    assert state.next == len(all_turns)
 
 
 def test_members_are_found() -> None:
@@ -248,7 +253,7 @@ def settled(state: Conversation, **options: object) -> Change:
 
 def test_an_action_is_kept_with_its_reply() -> None:
     """Proposing adds to the reply in flight and tells all who hear it, to be done by none yet."""
-    change = proposed(answering(spoken(fresh()).state).state)
+    change = proposed(answers(spoken(fresh()).state).state)
     assert change.state.reply is not None
     (act,) = change.state.reply.actions
     assert (act.call, act.ok, act.until_ms) == ("c", None, 60)
@@ -262,7 +267,7 @@ def test_an_action_is_kept_with_its_reply() -> None:
 
 def test_a_result_settles_an_action_once() -> None:
     """What the game told stands; it ends in the turn, and a second result is a conflict."""
-    state = proposed(answering(spoken(fresh()).state).state).state
+    state = proposed(answers(spoken(fresh()).state).state).state
     change = settled(state, ok=False, reason="no room")
     (item,) = change.events
     assert isinstance(item.event, events.ActionSettled)
@@ -278,7 +283,7 @@ def test_a_result_settles_an_action_once() -> None:
 
 def test_who_may_tell_and_until_when() -> None:
     """The addressed player and hosts, in time, of actions that there are."""
-    state = proposed(answering(spoken(fresh()).state).state).state
+    state = proposed(answers(spoken(fresh()).state).state).state
     settled(state, by=None)
     with pytest.raises(Forbidden, match="addresses"):
         settled(state, by="yuna")
@@ -290,7 +295,7 @@ def test_who_may_tell_and_until_when() -> None:
 
 def test_silence_refuses() -> None:
     """An action that expires is refused for the time-out, unless the game told before."""
-    state = proposed(answering(spoken(fresh()).state).state).state
+    state = proposed(answers(spoken(fresh()).state).state).state
     expired = rules.action_expired(state, "c")
     assert expired.state.reply is not None
     assert expired.state.reply.actions[0].reason == "timeout"
@@ -300,7 +305,7 @@ def test_silence_refuses() -> None:
 
 def test_a_reply_that_ends_settles_what_it_waited_for() -> None:
     """Cut while it waits, the action is refused; one that needs no confirming stays open."""
-    state = answering(spoken(fresh()).state).state
+    state = answers(spoken(fresh()).state).state
     waiting = rules.reply_done(proposed(state).state, done("", finish="interrupted"))
     assert kinds(waiting)[:2] == ["action.settled", "reply.done"]
     turn = waiting.state.turns[-1]
@@ -337,22 +342,14 @@ def test_what_happens_becomes_a_turn_of_nobody() -> None:
 def test_a_reaction_is_to_the_players() -> None:
     """A reply to an event addresses the players that perceive it, and carries what it is about."""
     state = happening(fresh()).state
-    change = rules.reply_started(
-        state,
-        turn="r",
-        speaker="bram",
-        answers=state.turns[-1],
-        queue_position=0,
-        ambient=True,
-        instructions="Run.",
-    )
+    change = answers(state, ambient=True, instructions="Run.")
     reply = change.state.reply
     assert reply is not None
     assert (reply.to, reply.ambient, reply.instructions) == (("minsu",), True, "Run.")
 
 
 def answered(text: str = TEXT) -> Conversation:
-    return rules.reply_done(answering(spoken(fresh()).state).state, done(text)).state
+    return rules.reply_done(answers(spoken(fresh()).state).state, done(text)).state
 
 
 def anew(state: Conversation, old: str = "r", new: str = "r2") -> Change:
@@ -362,7 +359,7 @@ def anew(state: Conversation, old: str = "r", new: str = "r2") -> Change:
 def test_a_reply_said_anew_takes_the_place_of_the_old() -> None:
     """The new reply has the old one's addressees, hearers and question; the old is not heard."""
     whisper = spoken(fresh(), whisper=True, to=("bram",)).state
-    state = rules.reply_done(answering(whisper).state, done("First")).state
+    state = rules.reply_done(answers(whisper).state, done("First")).state
     change = anew(state)
     (item,) = change.events
     assert isinstance(item.event, events.ReplyStarted)
@@ -381,7 +378,7 @@ def test_a_reply_said_anew_takes_the_place_of_the_old() -> None:
 
 def test_a_greeting_can_be_said_anew() -> None:
     """It answers nothing, and so does the one in its place."""
-    state = rules.reply_done(answering(fresh()).state, done()).state
+    state = rules.reply_done(answers(fresh()).state, done()).state
     reply = anew(state).state.reply
     assert reply is not None
     assert (reply.answers, reply.to) == (None, ("minsu",))
@@ -389,14 +386,14 @@ def test_a_greeting_can_be_said_anew() -> None:
 
 def test_what_is_felt_goes_on_when_a_reply_is_said_anew() -> None:
     """The NPC keeps the emotion that it had after the replaced reply."""
-    state = rules.reply_done(answering(fresh()).state, done(emotion="happy")).state
+    state = rules.reply_done(answers(fresh()).state, done(emotion="happy")).state
     assert anew(state).state.npcs["bram"].emotion == "happy"
 
 
 def test_only_the_newest_reply_that_stands_can_be_said_anew() -> None:
     """One in flight, an older or a replaced one, any in a closed conversation: conflicts."""
     state = answered()
-    in_flight = answering(spoken(state).state, "next").state
+    in_flight = answers(spoken(state).state, "next").state
     replaced = rules.reply_done(anew(state).state, done()).state
     for before, turn, text in (
         (in_flight, "next", "interrupt"),
@@ -415,7 +412,7 @@ def test_what_one_did_not_hear_cannot_be_said_anew() -> None:
     ana = Member("ana", "player", "Ana", "key:ana")
     both = replace(fresh(), members=(MINSU, ana, BRAM))
     whisper = spoken(both, whisper=True, to=("bram",)).state
-    state = rules.reply_done(answering(whisper).state, done()).state
+    state = rules.reply_done(answers(whisper).state, done()).state
     for turn, player in (("t0", MINSU), ("nope", MINSU), ("r", ana)):
         with pytest.raises(NotFound):
             rules.regenerated(state, player, turn, turn="x", queue_position=0)
@@ -428,7 +425,7 @@ def test_each_question_has_one_answer_that_stands(steps: list[str]) -> None:
     for number, step in enumerate(steps):
         newest = state.turns[-1] if state.turns else None
         if step == "say" or newest is None:
-            state = answering(spoken(state).state, f"r{number}").state
+            state = answers(spoken(state).state, f"r{number}").state
             asked += 1
         elif step == "anew":
             state = anew(state, newest.id, f"r{number}").state
@@ -436,8 +433,8 @@ def test_each_question_has_one_answer_that_stands(steps: list[str]) -> None:
             state = rules.heard_less(state, newest.id, "minsu", 3).state
         if state.reply:
             state = rules.reply_done(state, done(f"Reply {number}")).state
-    answers = [t.answers for t in heard_by(state.turns, "minsu") if t.kind == "reply"]
-    assert len(answers) == len(set(answers)) == asked
+    standing = [t.answers for t in heard_by(state.turns, "minsu") if t.kind == "reply"]
+    assert len(standing) == len(set(standing)) == asked
     replaced = [t for t in state.turns if t.replaced_by]
     assert {t.replaced_by for t in replaced} <= {t.id for t in state.turns}
     assert [t.index for t in state.turns] == list(range(len(state.turns)))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npc_server.errors import PersonaError
+from npc_server.errors import FileError
 from npc_server.persona import Persona
 from npc_server.persona.parse import find_problems, parse
 from npc_server.persona.reference import example, reference_markdown, schema
@@ -47,13 +47,43 @@ def test_mistakes_are_found_to_the_line(old: str, new: str, field: str, says: st
     assert problem.message.startswith(f"ana.yaml, line {problem.line}: {field}: ")
 
 
+@pytest.mark.parametrize(
+    ("when", "says"),
+    [
+        ("quest.done and", "expected a value, found the end (at character 15)"),
+        ("quest = 1", "cannot read =: compare with '==' (at character 7)"),
+        ("true", "must be text, such as 'player.gold >= 5'"),
+        ('"' + "a or " * 50 + 'a"', "is longer than 200 characters (at character 201)"),
+    ],
+)
+@pytest.mark.parametrize("part", ["knowledge", "secrets"])
+def test_a_condition_is_read_with_the_file(part: str, when: str, says: str) -> None:
+    """A mistake inside a condition is found to its line, field and character."""
+    text = f"{GOOD}\n".replace(f"{part}:\n", f"{part}:\n  - text: More.\n    when: {when}\n")
+    with pytest.raises(FileError) as caught:
+        parse(text, "ana.yaml")
+    assert caught.value.field == f"{part}.0.when"
+    assert caught.value.reason.startswith(says)
+    assert "when:" in text.splitlines()[(caught.value.line or 0) - 1]
+
+
+def test_a_condition_is_written_as_it_was_read() -> None:
+    """A persona with conditions can be compared, dumped and read again; the schema says text."""
+    text = f"{GOOD}\n".replace("secrets:\n", "secrets:\n  - {text: More., when: not quest.done}\n")
+    ana = parse(text, "ana.yaml")
+    assert ana == parse(text, "ana.yaml") == Persona.model_validate_json(ana.model_dump_json())
+    assert ana.model_dump()["secrets"][0]["when"] == "not quest.done"
+    assert ana != parse(text.replace("quest.done", "quest.over"), "ana.yaml")
+    assert schema()["$defs"]["Secret"]["properties"]["when"]["anyOf"][0]["type"] == "string"
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     """Two mistakes are two problems; parse raises the first."""
     text = GOOD.replace("name: Ana", "").replace("languages: [en]", "languages: 5")
     problems = find_problems(text, "ana.yaml")
     assert isinstance(problems, list)
     assert {p.field for p in problems} == {"name", "languages"}
-    with pytest.raises(PersonaError):
+    with pytest.raises(FileError):
         parse(text, "ana.yaml")
 
 
@@ -76,7 +106,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 )
 def test_what_is_no_persona_file(text: str, says: str) -> None:
     """Broken, hostile and oversized files end in one clear error."""
-    with pytest.raises(PersonaError, match=says):
+    with pytest.raises(FileError, match=says):
         parse(text, "x.yaml")
 
 
@@ -90,7 +120,7 @@ def test_what_is_no_persona_file(text: str, says: str) -> None:
 )
 def test_what_the_model_forbids(field: str, value: str) -> None:
     """Arguments are objects; an action and a relation are declared once."""
-    with pytest.raises(PersonaError, match=r"type: object|once only"):
+    with pytest.raises(FileError, match=r"type: object|once only"):
         parse(f"{GOOD}\n{field}: {value}", "ana.yaml")
 
 
@@ -123,7 +153,7 @@ def test_arguments_are_a_schema(property_: str, field: str, says: str) -> None:
 def test_deep_arguments_are_refused() -> None:
     """A schema nested deeper than grammars should be asked for is an error."""
     deep = "{type: object, properties: {a: " * 7 + "{}" + "}}" * 7
-    with pytest.raises(PersonaError, match="12 deep"):
+    with pytest.raises(FileError, match="12 deep"):
         parse(f"{GOOD}\nactions: [{{name: a, description: b, arguments: {deep}}}]", "ana.yaml")
 
 
@@ -139,7 +169,7 @@ def test_nothing_but_our_error_comes_out(value: object, noise: str) -> None:
     """Whatever the text, reading it gives a persona or problems."""
     for text in (f"name: {value!r}\n{noise}", noise, GOOD + noise):
         found = find_problems(text, "x.yaml")
-        assert isinstance(found, Persona) or all(isinstance(p, PersonaError) for p in found)
+        assert isinstance(found, Persona) or all(isinstance(p, FileError) for p in found)
 
 
 def test_the_schema_knows_every_field() -> None:

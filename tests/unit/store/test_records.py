@@ -10,11 +10,15 @@ import pytest
 
 from npc_server.conversation.model import (
     Act,
+    Ambient,
+    Ask,
+    Branch,
     Conversation,
     Gesture,
     Member,
     NpcState,
     Reply,
+    Surroundings,
     Turn,
 )
 from npc_server.store import records
@@ -53,6 +57,9 @@ TURN = Turn(
     gestures=(Gesture(4, "nod"),),
     replaced_by="01890000-0000-7000-8000-000000000002",
     actions=(ACT,),
+    private=True,
+    emotion="angry",
+    redacted=True,
 )
 REPLY = Reply(
     turn="r",
@@ -65,27 +72,71 @@ REPLY = Reply(
     instructions="Be scared.",
     replaces="q",
     actions=(replace(ACT, ok=None, reason=None),),
+    root="t",
+    player="key:minsu",
+    chain=1,
+    line="Well met.",
+    private=True,
+    cut_by={"minsu": 3},
+    number=4,
 )
 STATE = Conversation(
     id="smithy",
     world="default",
     members=(
-        Member("minsu", "player", "민수", "key:minsu"),
+        Member("minsu", "player", "민수", "key:minsu", "away", 2),
         Member("bram", "npc", "Bram", "bram"),
     ),
     created_ms=1_700_000_000_000,
     reply=REPLY,
-    npcs={"bram": NpcState("happy", 0.25)},
+    npcs={"bram": NpcState("happy", 0.25, "tired", ("give_item",))},
     locale="ko",
+    next=7,
+    asks=(Ask("bram", "t", "t", "key:minsu", 1, True, "Be brief.", True, "Aye."),),
+    closed=True,
+    invite="come-in",
+    around=Surroundings(
+        "tavern",
+        "A low room.",
+        {"bar": ("minsu", "bram")},
+        {"bram|minsu": 1.5},
+        8.0,
+        {"clock": "It stands still."},
+        {"bram": "He waits."},
+        {"bram": 0.75},
+        Ambient(True, 9.0, 3, 1),
+    ),
+    facts={"quest.done": True, "gold": 3, "weather": "rain"},
+    hold=True,
+    instructions="Hurry.",
+    branch="b2",
+    inherited=((0, 3),),
+    first=5,
+    branches=(Branch("main", (), 0, 4, {"bram": NpcState()}, {"gold": 1}, 1_700_000_000_000),),
+    seed=99,
+    unasked=(1_700_000_000_000,),
 )
 PARTIAL = records.Partial("r", 1, "Well, ")
 CONSENT = records.Consent(1_700_000_000_000)
+_V2_TURN = replace(TURN, private=False, emotion=None, redacted=False)
+_V2_STATE = Conversation(
+    id=STATE.id,
+    world=STATE.world,
+    members=tuple(replace(m, presence="here", since=0) for m in STATE.members),
+    created_ms=STATE.created_ms,
+    reply=replace(
+        REPLY, root=None, player="", chain=0, line=None, private=False, cut_by={}, number=0
+    ),
+    npcs={"bram": NpcState("happy", 0.25)},
+    locale="ko",
+)
 SESSION = records.SavedSession("default", "key", "minsu", "player", ("smithy", "다리"), "s")
 LACKING = {
     "v1": (
-        replace(TURN, degraded=None, gestures=(), replaced_by=None, actions=()),
-        replace(STATE, reply=Reply("r", 1, "bram", ("minsu",), ("minsu", "bram"), "t")),
-    )
+        replace(_V2_TURN, degraded=None, gestures=(), replaced_by=None, actions=()),
+        replace(_V2_STATE, reply=Reply("r", 1, "bram", ("minsu",), ("minsu", "bram"), "t")),
+    ),
+    "v2": (_V2_TURN, _V2_STATE),
 }
 """What a turn and a conversation of an older version are read as: what it did not know is empty."""
 
