@@ -315,6 +315,7 @@ class Store:
 
     async def restore(self, saved: Saved, events: Sequence[Durable]) -> None:
         """Put a conversation back as it was saved; see ``Checkpoints.restore``."""
+        await self._worlds.note(saved.state.world, saved.state.id)
         told = [(event.audience, event.event) for event in events]
         await self.checkpoints.restore(
             saved,
