@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import orjson
@@ -749,12 +750,12 @@ class Dialogue:
             NotFound: It has no invite, and its host has nobody there either.
         """
         invited = command.invite is not None and secrets.compare_digest(
-            command.invite, state.invite
+            command.invite.encode(), state.invite.encode()
         )
         own = any(p.ref.startswith(f"{caller.namespace}:") for p in state.players())
         if not (invited and state.invite) and not (caller.host and own):
             raise no_such_conversation()
-        return player
+        return _under_free_id(state, player)
 
     def _addressed(self, state: Conversation, player: Member, command: commands.Say) -> Addressees:
         found = self.director.addressed(
@@ -826,6 +827,12 @@ def _player(caller: Caller, command: commands.ConversationOpen) -> Member:
     if chosen is None:
         return Member(caller.player, "player", caller.name, caller.ref())
     return Member(chosen.id, "player", chosen.name or chosen.id, caller.ref(chosen.id))
+
+
+def _under_free_id(state: Conversation, player: Member) -> Member:
+    """A newcomer whose id is not another member's: two keys may each have a player of one id."""
+    known = (replace(player, id=player.id if n == 1 else f"{player.id}~{n}") for n in count(1))
+    return next(m for m in known if (other := state.member(m.id)) is None or other.ref == m.ref)
 
 
 def _reactions(

@@ -102,6 +102,8 @@ class Director:
         """
         near = tuple(hearers) or audible(state, speaker)
         npcs = [npc for npc in state.npc_members() if npc.id in near and npc.id != speaker]
+        if len(npcs) == 1 and not to:
+            return Addressees((npcs[0].id,), "only_one")
         recent = [turn for turn in heard_by(state.turns, speaker) if turn.kind != "event"]
         return addressees(
             text,
