@@ -133,7 +133,7 @@ async def open_conversation(
     """
     opened = await client.ask("conversation.open", npcs=[npc] if npc else [], scene=scene)
     names = {member["member"]: member["name"] for member in opened["cast"]}
-    if opened.get("scene"):
+    if scene is not None:
         npcs = [member["name"] for member in opened["cast"] if member["kind"] == "npc"]
         console.print(Text(f"Here are {', '.join(npcs)}.", style="dim"))
     if opened.get("reply"):
