@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Literal
 
 from npc_server.brains import Brain, Brains
 from npc_server.clock import Clock
@@ -21,6 +20,7 @@ from npc_server.conversation import rules
 from npc_server.conversation.addressee import Addressees, Candidate, Exchange, addressees
 from npc_server.conversation.audience import audible, heard_by
 from npc_server.conversation.model import Ask, Conversation, Member, Reply, Turn
+from npc_server.conversation.rules import Silence
 from npc_server.engines.choose import Chooser, Question
 from npc_server.errors import NotFound, NpcError
 from npc_server.library import Library
@@ -31,8 +31,6 @@ from npc_server.prompt.plain import plain
 from npc_server.scheduler import Priority, Recalled
 
 log = get_logger(__name__)
-
-Silence = Literal["quiet", "out_of_earshot", "budget", "gone"]
 
 RECENT = 6
 """So many of the newest turns tell with whom somebody talks."""
@@ -100,7 +98,7 @@ class Director:
             gaze: At whom the speaker looks.
             hearers: Who hears it; by default whoever is near.
         """
-        near = tuple(hearers) or audible(state, speaker)
+        near = (*hearers, *to) if hearers else audible(state, speaker)
         npcs = [npc for npc in state.npc_members() if npc.id in near and npc.id != speaker]
         if len(npcs) == 1 and not to:
             return Addressees((npcs[0].id,), "only_one")

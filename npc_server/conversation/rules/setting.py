@@ -50,11 +50,11 @@ def in_scene(state: Conversation, around: Surroundings) -> Change:
     """The surroundings change.
 
     Raises:
-        NotFound: A group names a member who is not here.
+        NotFound: A group names somebody who is not in the cast.
         BadMessage: A member is in two groups.
     """
     grouped = [member for group in around.groups.values() for member in group]
-    refuse_strangers(state, grouped)
+    refuse_strangers(state, grouped, away=True)
     if len(grouped) != len(set(grouped)):
         raise BadMessage("Each member is in one group at most.", details={"field": "groups"})
     return Change(

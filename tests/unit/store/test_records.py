@@ -79,6 +79,7 @@ REPLY = Reply(
     private=True,
     cut_by={"minsu": 3},
     number=4,
+    left={"yuna": 3},
 )
 STATE = Conversation(
     id="smithy",
