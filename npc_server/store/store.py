@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -267,10 +267,7 @@ class Store:
         with translated():
             entries: Any = await self._client.xrange(keys.events)
             held = [
-                name
-                for name, fields in entries
-                if (event := orjson.loads(fields[b"event"])).get("turn") == turn
-                and event["type"] in {"turn", "reply.done", "reply.action"}
+                name for name, fields in entries if _holds(orjson.loads(fields[b"event"]), turn)
             ]
             async with self._client.pipeline(transaction=True) as pipe:
                 for each in turns:
@@ -450,6 +447,13 @@ async def open_beside(settings: Settings, *, owner: str) -> AsyncIterator[Store]
             except FolderInUse:
                 url = embedded.url_of_other()
         yield await stack.enter_async_context(open_store(url, settings, owner=owner))
+
+
+def _holds(event: Mapping[str, Any], turn: str) -> bool:
+    """Whether the words of a turn, or what was done with it, stand in a durable event."""
+    if event["type"] == "conversation.reset":
+        return any(each["turn"] == turn for each in event["tail"])
+    return event.get("turn") == turn and event["type"] in {"turn", "reply.done", "reply.action"}
 
 
 def _script(client: Redis, name: str) -> AsyncScript:
