@@ -127,7 +127,8 @@ class Dialogue:
             change = Change(state)
             if _only_for(state, player):
                 change = room.settled(state, "cancelled")
-            return change.then(rules.closed(change.state, _now(change.state, player)))
+            heard = room.heard_so_far(change.state, player.id)
+            return change.then(rules.closed(change.state, _now(change.state, player), heard=heard))
 
         async with room.lock:
             with room.holding() as live:
@@ -287,7 +288,7 @@ class Dialogue:
             reply = state.reply
             if reply is None or command.turn not in {None, reply.turn}:
                 return _cut_played(room, state, player, command)
-            if player.id not in reply.hearers:
+            if player.id not in reply.listeners:
                 raise no_such_reply()
             if not caller.host and not rules.takes_floor(state, player):
                 raise Forbidden("This reply is said to somebody else, who alone may cut it.")
@@ -516,7 +517,9 @@ class Dialogue:
             caller.send(opened)
             room.publish(item for item in fresh if item.event.seq != opened.seq)
             self._tell_presences(room, caller, player, was_online=was_online)
-            if room.live is not None:
+            reply = room.state.reply
+            hears = reply is not None and (caller.host or player.id in reply.listeners)
+            if room.live is not None and hears:
                 caller.send(room.live.speech.snapshot())
                 room.hand_over()
             room.remember("", Asking(command.id))
@@ -747,7 +750,7 @@ def _reactions(
 def _is_aside(room: Room, state: Conversation, player: Member, command: commands.Say) -> bool:
     """Whether a player only tells that it listens, while an NPC speaks to it."""
     playing = any(member == player.id for _, member in room.playing)
-    if not playing and (state.reply is None or player.id not in state.reply.hearers):
+    if not playing and (state.reply is None or player.id not in state.reply.listeners):
         return False
     if command.overlap is not None:
         return command.overlap == "backchannel"
@@ -758,7 +761,7 @@ def _only_for(state: Conversation, player: Member) -> bool:
     """Whether the reply in flight is for nobody but a player, or nobody else is here."""
     others = {m.id for m in state.here() if m.kind == "player" and m.id != player.id}
     reply = state.reply
-    return reply is not None and (not others or not others & set(reply.hearers))
+    return reply is not None and (not others or not others & set(reply.listeners))
 
 
 def _now(state: Conversation, member: Member) -> Member:
@@ -785,7 +788,7 @@ def no_such_reply() -> NotFound:
 def _stop_playing(room: Room, state: Conversation, player: Member) -> Change:
     """Cut the finished replies that were still being played to a player who now speaks."""
     change = Change(state)
-    known = {turn.id for turn in state.turns if turn.kind == "reply"}
+    known = {t.id for t in state.turns if t.kind == "reply" and player.id in t.hearers}
     for (turn, member), heard in room.playing.items():
         if member == player.id and turn in known:
             change = change.then(rules.heard_less(change.state, turn, member, heard))
@@ -795,7 +798,8 @@ def _stop_playing(room: Room, state: Conversation, player: Member) -> Change:
 def _cut_played(
     room: Room, state: Conversation, player: Member, command: commands.Interrupt
 ) -> Change:
-    newest = next((t for t in reversed(state.turns) if t.kind == "reply"), None)
+    replies = [t for t in state.turns if t.kind == "reply" and player.id in t.hearers]
+    newest = replies[-1] if replies else None
     if command.turn is None and command.heard_chars is None:
         return _stop_playing(room, state, player)
     turn = command.turn or (newest.id if newest else "")

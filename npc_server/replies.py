@@ -92,13 +92,12 @@ class Replies:
         reply = state.reply
         if reply is None:
             raise RuntimeError("no reply was begun")
-        audience = player_refs(state, reply.hearers)
         asking = room.asked.get(reply.root or "", Asking())
         speech = Speech(
             state.id,
             reply,
             self._clock,
-            lambda e: room.tell(e, audience),
+            lambda event: _tell_listeners(room, reply.turn, event),
             deadline_ms=self._deadline_of(room, reply, asking),
         )
         live = Live(speech, asking, reply.player)
@@ -488,6 +487,13 @@ class Replies:
 
 def _priority(ask: Ask) -> Priority:
     return Priority.AMBIENT if ask.ambient else Priority.PLAYER
+
+
+def _tell_listeners(room: Room, turn: str, event: events.Event) -> None:
+    """Tell of a reply in flight whoever still hears it."""
+    reply = room.state.reply
+    if reply is not None and reply.turn == turn:
+        room.tell(event, player_refs(room.state, reply.listeners))
 
 
 def _likeliest(state: Conversation) -> Member | None:

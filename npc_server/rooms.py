@@ -304,6 +304,17 @@ class Room:
             return rules.reply_done(state, replace(live.outcome, heard=cuts), following)
         return rules.reply_done(state, live.speech.outcome(finish, cuts))
 
+    def heard_so_far(self, state: Conversation, member: str) -> int:
+        """How much of the reply in flight a hearer has heard by now, in code points."""
+        if state.reply is None:
+            return 0
+        turn = state.reply.turn
+        if self.live is not None and self.live.speech.reply.turn == turn:
+            sent = len(self.live.speech.text)
+        else:
+            sent = len(self._told_elsewhere(state.reply, "cancelled", {}).text)
+        return min(sent, self.playing.get((turn, member), sent))
+
     def _told_elsewhere(
         self, reply: Reply, finish: ReplyFinish, heard: Mapping[str, int]
     ) -> Outcome:

@@ -89,7 +89,8 @@ class Stage:
             change = Change(state)
             if state.reply is not None and state.reply.speaker == member:
                 change = room.settled(state, "cancelled")
-            return change.then(rules.left(change.state, member))
+            heard = room.heard_so_far(change.state, member)
+            return change.then(rules.left(change.state, member, heard=heard))
 
         async with room.lock:
             with room.holding() as live:

@@ -161,6 +161,7 @@ class Reply:
         actions: What the NPC did by now.
         root, player, chain, line: As in the ``Ask`` that it came from.
         private: Whether it is meant for its hearers only.
+        left: Hearers who left meanwhile, each with how many code points it had heard.
         number: By it chance is drawn: the same in a game that was loaded and played the same way.
     """
 
@@ -179,7 +180,13 @@ class Reply:
     chain: int = 0
     line: str | None = None
     private: bool = False
+    left: dict[str, int] = field(default_factory=dict)
     number: int = 0
+
+    @property
+    def listeners(self) -> tuple[str, ...]:
+        """Member ids of the hearers who have not left since: they alone hear more of it."""
+        return tuple(hearer for hearer in self.hearers if hearer not in self.left)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,8 +77,13 @@ def opened(state: Conversation, player: Member) -> Change:
     return Change(now, (Addressed(event, (player.ref,)), *told))
 
 
-def closed(state: Conversation, player: Member) -> Change:
+def closed(state: Conversation, player: Member, *, heard: int = 0) -> Change:
     """A player closes the conversation for itself; it is kept, and the player hears no more.
+
+    Args:
+        state: The conversation.
+        player: Who.
+        heard: How much it heard of the reply in flight, in code points.
 
     Raises:
         Conflict: It is closed already.
@@ -86,7 +91,7 @@ def closed(state: Conversation, player: Member) -> Change:
     if state.closed or player.presence != "here":
         raise Conflict("The conversation is closed already. Open it again to go on.")
     event = Addressed(events.ConversationClosed(conversation=state.id), (player.ref,))
-    change = _present(state, player, "away", "left")
+    change = _present(_missing_the_rest(state, player.id, heard), player, "away", "left")
     after = _without_asks_of(change.state, player)
     if not any(m.kind == "player" for m in after.here()):
         after = replace(after, closed=True, asks=())
@@ -123,12 +128,13 @@ def joined(state: Conversation, newcomer: Member, most: int) -> Change:
     return _present(state, newcomer, "here", "joined")
 
 
-def left(state: Conversation, member_id: str) -> Change:
+def left(state: Conversation, member_id: str, *, heard: int = 0) -> Change:
     """Somebody leaves the cast; what it heard stays its own.
 
     Args:
         state: The member's own reply is not in flight: the caller has settled it.
         member_id: Who.
+        heard: How much it heard of the reply in flight, in code points.
 
     Raises:
         NotFound: It is not here.
@@ -139,7 +145,7 @@ def left(state: Conversation, member_id: str) -> Change:
         raise NotFound(f"'{member_id}' is not in this conversation.")
     if member.kind == "npc" and len(state.npc_members()) == 1:
         raise Conflict("This is the last NPC. Close the conversation, or bring another in first.")
-    change = _present(state, member, "gone", "left")
+    change = _present(_missing_the_rest(state, member_id, heard), member, "gone", "left")
     after = _without_asks_of(change.state, member)
     groups = {
         name: tuple(m for m in group if m != member_id)
@@ -197,6 +203,21 @@ def _present(
     if presence == "away":
         audience = tuple(ref for ref in audience if ref != member.ref)
     return Change(after, (Addressed(event, audience),))
+
+
+def _missing_the_rest(state: Conversation, member: str, heard: int) -> Conversation:
+    """The state in which somebody who leaves hears no more of the reply in flight.
+
+    That holds even if it comes back before the end: it missed what came between.
+    """
+    reply = state.reply
+    if reply is None or member not in reply.listeners:
+        return state
+    if heard > 0 or reply.actions:
+        reply = replace(reply, left={**reply.left, member: heard})
+    else:
+        reply = replace(reply, hearers=tuple(m for m in reply.hearers if m != member))
+    return replace(state, reply=reply)
 
 
 def _without_asks_of(state: Conversation, member: Member) -> Conversation:

@@ -96,7 +96,7 @@ def announced(state: Conversation, reply: Reply, queue_position: int) -> Change:
         replaces=reply.replaces,
         queue_position=queue_position,
     )
-    audience = player_refs(state, reply.hearers)
+    audience = player_refs(state, reply.listeners)
     return Change(replace(state, reply=reply), (Addressed(event, audience),))
 
 

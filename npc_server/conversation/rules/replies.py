@@ -62,14 +62,14 @@ class Outcome:
 def regenerated(
     state: Conversation, player: Member, replaced: str, *, turn: str, queue_position: int
 ) -> Change:
-    """An NPC is going to say its newest reply anew, to the same members.
+    """An NPC is going to say its newest reply anew, to the same members as far as they are here.
 
     The old reply stays in the transcript and is heard no more: see ``audience.heard_by``. What the
     NPC did in the game is not taken back by other words, so the new reply has done it too.
 
     Raises:
-        Conflict: The conversation is closed, the reply is still being spoken, or it is not the
-            newest turn.
+        Conflict: The conversation is closed, the reply is still being spoken, it is not the
+            newest turn, or the NPC has left.
         NotFound: The player heard no such reply.
     """
     if state.closed:
@@ -83,6 +83,9 @@ def regenerated(
         raise Conflict("This reply was said anew already. Regenerate the one in its place.")
     if state.reply is not None or state.asks or old is not state.turns[-1]:
         raise Conflict("Something was said since. Only the newest reply can be said anew.")
+    here = {m.id for m in state.here()}
+    if old.speaker not in here:
+        raise Conflict("The NPC that said this has left. Bring it in again first.")
     if old.index < state.first:
         # It stands in another branch too, where it goes on as it was: this one gets a copy.
         copy = replace(old, index=state.next, replaced_by=turn)
@@ -98,8 +101,8 @@ def regenerated(
         turn,
         1,
         old.speaker,
-        old.to,
-        old.hearers,
+        tuple(m for m in old.to if m in here),
+        tuple(m for m in old.hearers if m in here),
         old.answers,
         replaces=old.id,
         actions=tuple(act for act in old.actions if act.ok is not False),
@@ -150,7 +153,7 @@ def action_proposed(
         execute=False,
     )
     after = replace(state, reply=replace(reply, actions=(*reply.actions, act)))
-    return Change(after, (Addressed(event, player_refs(state, reply.hearers)),))
+    return Change(after, (Addressed(event, player_refs(state, reply.listeners)),))
 
 
 def action_settled(
@@ -214,7 +217,8 @@ def reply_done(state: Conversation, outcome: Outcome, following: Sequence[Ask] =
         raise Conflict("No reply is in flight.")
     change = _given_up(state, state.reply, outcome.finish)
     reply = change.state.reply or state.reply
-    audience = player_refs(state, reply.hearers)
+    audience = player_refs(state, reply.listeners)
+    heard = {member: n for member, n in outcome.heard.items() if member in reply.listeners}
     turn = _cut_turn(
         Turn(
             id=reply.turn,
@@ -233,7 +237,7 @@ def reply_done(state: Conversation, outcome: Outcome, following: Sequence[Ask] =
             private=reply.private,
             emotion=outcome.emotion,
         ),
-        outcome.heard,
+        {**heard, **reply.left},
         _listeners(state, reply.hearers),
     )
     done = events.ReplyDone(
@@ -266,7 +270,8 @@ def taken_over(state: Conversation) -> Change:
         raise Conflict("No reply is in flight.")
     change = _given_up(state, state.reply, "error")
     reply = change.state.reply or state.reply
-    again = replace(reply, attempt=reply.attempt + 1)
+    # Who left meanwhile heard of other words than those that will be said.
+    again = replace(reply, attempt=reply.attempt + 1, hearers=reply.listeners, left={})
     return change.then(announced(change.state, again, 0))
 
 
@@ -274,10 +279,10 @@ def heard_less(state: Conversation, turn_id: str, member: str, chars: int) -> Ch
     """A finished reply was cut while it was still being played to a member.
 
     Raises:
-        NotFound: There is no such reply among the newest turns.
+        NotFound: The member heard no such reply, or it is not among the newest turns.
     """
     turn = next((t for t in state.turns if t.id == turn_id and t.kind == "reply"), None)
-    if turn is None:
+    if turn is None or member not in turn.hearers:
         raise NotFound("There is no such reply in this conversation, or it is too old to be cut.")
     before = turn.heard.get(member, len(turn.text))
     if chars >= before:
@@ -314,7 +319,8 @@ def _settle(
     event = events.ActionSettled(
         conversation=state.id, turn=turn, call=act.call, ok=ok, reason=settled.reason
     )
-    return Change(state, (Addressed(event, player_refs(state, within.hearers)),))
+    perceive = within.listeners if isinstance(within, Reply) else within.hearers
+    return Change(state, (Addressed(event, player_refs(state, perceive)),))
 
 
 def _given_up(state: Conversation, reply: Reply, finish: ReplyFinish) -> Change:
@@ -328,8 +334,10 @@ def _given_up(state: Conversation, reply: Reply, finish: ReplyFinish) -> Change:
 
 
 def _listeners(state: Conversation, hearers: Iterable[str]) -> tuple[str, ...]:
+    """Those by whom it is measured how much of a reply was said: the players, if any heard it."""
     players = {m.id for m in state.members if m.kind == "player"}
-    return tuple(hearer for hearer in hearers if hearer in players)
+    hearers = tuple(hearers)
+    return tuple(hearer for hearer in hearers if hearer in players) or hearers
 
 
 def _cut_turn(turn: Turn, heard: Mapping[str, int], listeners: Sequence[str]) -> Turn:

@@ -70,6 +70,7 @@ REPLY = Reply(
     chain=1,
     line="Well met.",
     private=True,
+    left={"ana": 5},
     number=4,
 )
 STATE = Conversation(
@@ -116,7 +117,9 @@ _V2_STATE = Conversation(
     world=STATE.world,
     members=tuple(replace(m, presence="here", since=0) for m in STATE.members),
     created_ms=STATE.created_ms,
-    reply=replace(REPLY, root=None, player="", chain=0, line=None, private=False, number=0),
+    reply=replace(
+        REPLY, root=None, player="", chain=0, line=None, private=False, left={}, number=0
+    ),
     npcs={"bram": NpcState("happy", 0.25)},
     locale="ko",
 )
