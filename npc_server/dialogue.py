@@ -771,7 +771,7 @@ class Dialogue:
             gaze=command.gaze,
             hearers=command.hearers,
         )
-        if command.whisper and not found.members and len(state.npc_members()) > 1:
+        if command.whisper and not (command.to or found.members) and len(state.npc_members()) > 1:
             raise BadMessage(
                 "To whom do you whisper? Name the members in 'to'.", details={"field": "to"}
             )

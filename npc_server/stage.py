@@ -53,7 +53,9 @@ class Stage:
             Conflict: It is here already, or there is no room.
             BadMessage: It names neither, or both.
         """
-        room, player = await self.rooms.enter_as_host(caller, command)
+        # The player that it names is the newcomer, not the one for whom the host acts.
+        for_whom = command.model_copy(update={"player": None})
+        room, player = await self.rooms.enter_as_host(caller, for_whom)
         newcomer = self._newcomer(caller, command)
 
         def decide(state: Conversation) -> Change:
@@ -72,7 +74,8 @@ class Stage:
             NotFound: There is no such conversation of the caller, or no such member.
             Conflict: It is the last NPC.
         """
-        room, player = await self.rooms.enter(caller, command)
+        enter = self.rooms.enter if command.member is None else self.rooms.enter_for
+        room, player = await enter(caller, command)
         member = command.member or player.id
         if member != player.id and not caller.host:
             raise Forbidden("Only a host may send somebody else away.")
