@@ -39,7 +39,16 @@ const round = (/** @type {number} */ value) => Math.round(value * 10) / 10;
 export function arrows() {
   const tip = svg(
     "marker",
-    { id: "tip", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto" },
+    {
+      id: "tip",
+      viewBox: "0 0 8 8",
+      refX: 7,
+      refY: 4,
+      markerWidth: 11,
+      markerHeight: 11,
+      markerUnits: "userSpaceOnUse",
+      orient: "auto",
+    },
     svg("path", { d: "M0 0.5 L8 4 L0 7.5 Z" }),
   );
   const paths = svg("g", {});

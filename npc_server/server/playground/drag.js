@@ -34,7 +34,7 @@ export function draggable(node, { may, onDrop }) {
   }
 
   node.addEventListener("pointerdown", (event) => {
-    const head = /** @type {HTMLElement} */ (event.target).closest(".head");
+    const head = /** @type {HTMLElement} */ (event.target).closest(".person");
     if (!head || !may() || event.button !== 0) return;
     drag = { head: /** @type {HTMLElement} */ (head), x: event.clientX, y: event.clientY, moves: false };
   });

@@ -13,6 +13,8 @@ import { languageOf } from "./text.js";
 /** @typedef {import("./members.js").Member} Member */
 /** @typedef {{node: HTMLElement, portrait: ReturnType<typeof livePortrait>, look: string}} Head */
 
+/** So few have room for large heads. */
+const FEW = 5;
 const SPOKEN = new Set(["say", "reply", "event"]);
 
 /**
@@ -72,10 +74,10 @@ export function createGathering({ picture, i18n, look, onPick, mayMove, onMove }
     if (feeling) portrait.feel(feeling.emotion, feeling.intensity);
     const face = el("span", { class: "face" }, portrait.node);
     face.style.setProperty("--tint", (drawn ?? lookOf(member.member)).clothes);
-    const name = el("span", { class: "head-name", text: member.name, lang: languageOf(member.name) });
+    const name = el("span", { class: "person-name", text: member.name, lang: languageOf(member.name) });
     const node = el(
       "button",
-      { type: "button", class: "head", "data-member": member.member },
+      { type: "button", class: "person", "data-member": member.member },
       face,
       el("span", { class: "doing", "aria-hidden": "true" }),
       name,
@@ -98,9 +100,10 @@ export function createGathering({ picture, i18n, look, onPick, mayMove, onMove }
     const groups = state.groups ?? {};
     const within = Object.entries(groups).map(([name, ids]) => place(state, name, inCast(state, ids)));
     const alone = members.filter(({ member }) => groupOf(groups, member) === null);
-    if (alone.length) within.push(place(state, null, alone));
+    picture.classList.toggle("few", members.length <= FEW && !within.length);
     const fresh = el("section", { class: "place fresh" }, i18n.put(el("h3"), "groupNew"));
-    places.replaceChildren(...within, fresh);
+    const rest = alone.length ? [place(state, null, alone)] : [];
+    places.replaceChildren(...within, ...rest, fresh);
   }
 
   /**
