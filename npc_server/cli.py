@@ -149,16 +149,17 @@ def demo(
 @cli.command()
 def chat(
     npc: Annotated[str, typer.Argument(help="The persona's id.")] = "bram",
+    scene: Annotated[str | None, typer.Option(help="A scene's id, in place of an NPC.")] = None,
     url: Annotated[str, typer.Option(help="The server.")] = "ws://127.0.0.1:8765",
     player: Annotated[str | None, typer.Option(help="Your id; by default your login.")] = None,
     key: Annotated[str | None, typer.Option(envvar="NPC_KEY", help="An API key.")] = None,
 ) -> None:
-    """Talk with an NPC of a running server."""
+    """Talk with an NPC of a running server, or with those of a scene."""
 
     async def run() -> None:
         me = player or getpass.getuser()
         async with client.session(url, player=me, token=key) as session:
-            await terminal.chat(session, npc, out, _read_line)
+            await terminal.chat(session, out, _read_line, npc=None if scene else npc, scene=scene)
 
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(run())
@@ -451,7 +452,7 @@ async def _demo(settings: Settings, npc: str) -> None:
             page = running.address.replace("ws://", "http://")
             out.print(f"\nThe playground is at {page}/ ; an empty line ends the chat here.\n")
             async with client.session(running.address, player=uuid.uuid4().hex) as session:
-                await terminal.chat(session, npc, out, _read_line)
+                await terminal.chat(session, out, _read_line, npc=npc)
 
 
 def _export(settings: Settings, choice: export.Choice, out_file: Path | None) -> None:

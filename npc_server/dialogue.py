@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import orjson
@@ -125,9 +126,7 @@ class Dialogue:
         room, player = await self.rooms.enter(caller, command)
 
         def decide(state: Conversation) -> Change:
-            change = Change(state)
-            if _only_for(state, player):
-                change = room.settled(state, "cancelled")
+            change = room.parted(state, player)
             return change.then(rules.closed(change.state, _now(change.state, player)))
 
         async with room.lock:
@@ -136,8 +135,10 @@ class Dialogue:
                 if told is not None:
                     room.end_if_over(live)
                     room.publish(told)
-                    room.listeners.pop(caller.session, None)
-                    room.inputs.pop(player.id, None)
+                    room.dismiss(player)
+                    if room.state.closed:
+                        room.listeners.pop(caller.session, None)
+                    self.replies.let_players_speak(room)
                     self.replies.go_on(room, "")
 
     async def say(self, caller: Caller, command: commands.Say) -> None:
@@ -160,8 +161,10 @@ class Dialogue:
         ):
             await self.replies.have_cut(room, player)
         turn, reply_turn = self.ids.new(), self.ids.new()
+        aside = False
 
         def decide(state: Conversation) -> Change:
+            nonlocal aside
             _refuse_if_away(state, player)
             aside = _is_aside(room, state, player, command)
             change = Change(state) if aside else self._take_floor(room, state, player)
@@ -194,9 +197,11 @@ class Dialogue:
             if self.settings.log_text:
                 log.info("said", conversation=room.state.id, turn=turn, text=command.text)
             room.publish(told)
-            room.playing = {key: n for key, n in room.playing.items() if key[1] != player.id}
+            if not aside:
+                room.stop_playing(player)
             room.inputs.pop(player.id, None)
             room.remember(turn, Asking(command.id, command.deadline_ms))
+            self.replies.let_players_speak(room)
             self.replies.go_on(room, reply_turn)
 
     async def event(self, caller: Caller, command: commands.Event) -> None:
@@ -234,10 +239,10 @@ class Dialogue:
             state = change.state
             asks = _reactions(state, command, player, turn) if reacts else ()
             if not asks:
-                return change if state.reply else change.then(rules.idle(state, turn))
+                return change.then(rules.idle(state, turn))
             self._admit(room, caller, player, asks[0])
-            state = rules.asked(state, asks)
-            return change.then(self.replies.next_up(state, reply_turn))
+            change = change.then(rules.asked(state, asks))
+            return change.then(self.replies.next_up(change.state, reply_turn))
 
         async with room.lock:
             with room.holding() as live:
@@ -294,13 +299,17 @@ class Dialogue:
 
         def decide(state: Conversation) -> Change:
             reply = state.reply
-            if reply is None or command.turn not in {None, reply.turn}:
+            hears = reply is not None and player.id in reply.hearers
+            meant = command.turn == reply.turn if reply and command.turn else hears
+            if reply is None or not meant:
                 return _cut_played(room, state, player, command)
-            if player.id not in reply.hearers:
+            if not hears:
                 raise no_such_reply()
             if not caller.host and not rules.takes_floor(state, player):
                 raise Forbidden("This reply is said to somebody else, who alone may cut it.")
             change = room.settled(state, "interrupted", player, command.heard_chars)
+            if command.turn is None:
+                change = change.then(_stop_playing(room, change.state, player))
             return change.then(
                 rules.settling(change.state, Change(rules.yielded(change.state, player)))
             )
@@ -534,10 +543,9 @@ class Dialogue:
         opening = self._opening(room.state, command, player) if new else ()
 
         def decide(state: Conversation) -> Change:
-            change = Change(state)
+            change = rules.opened(state, player, self.settings.limits.members)
             if state.player(player.ref) is None:
-                change = rules.joined(state, player, self.settings.limits.members)
-            change = change.then(rules.opened(change.state, _now(change.state, player)))
+                change = change.then(staging.placed(self.library, change.state, player))
             for step in opening:
                 change = change.then(step(change.state))
             return change.then(self.replies.next_up(change.state, turn))
@@ -569,9 +577,7 @@ class Dialogue:
     def _snapshot(self, room: Room, caller: Caller) -> None:
         """Tell somebody who comes in what there is of the reply in flight."""
         reply = room.state.reply
-        if reply is None or not (
-            caller.host or caller.ref() in player_refs(room.state, reply.hearers)
-        ):
+        if reply is None or not _hears(caller, room.state):
             return
         if room.live is not None:
             caller.send(room.live.speech.snapshot())
@@ -616,7 +622,7 @@ class Dialogue:
             if player is None:
                 return False
             missed = await self.store.events_after(state.world, state.id, last, TAIL_EVENTS)
-            whole = not missed or missed[0].seq == last + 1 or last == 0
+            whole = last == 0 or len(missed) == state.seq - last
             for item in missed if whole else ():
                 if caller.host or player.ref in item.audience:
                     caller.send(events.EVENTS.validate_python({**item.event, "seq": item.seq}))
@@ -644,7 +650,7 @@ class Dialogue:
         if line is None:
             return ()
         ask = Ask(state.npc_members()[0].id, None, None, player.ref, line=line)
-        return (lambda state: Change(rules.asked(state, (ask,))),)
+        return (lambda state: rules.asked(state, (ask,)),)
 
     def _tell_presences(
         self, room: Room, caller: Caller, player: Member, *, was_online: bool
@@ -678,7 +684,7 @@ class Dialogue:
         start = max(0, state.seq - TAIL_EVENTS) if since is None else since
         tail = await self.store.events_after(state.world, state.id, start, TAIL_EVENTS + 1)
         tail = [e for e in tail if upto is None or e.seq < upto]
-        complete = len(tail) <= TAIL_EVENTS and (not tail or tail[0].seq == start + 1)
+        complete = len(tail) <= TAIL_EVENTS and len(tail) == (upto or state.seq + 1) - 1 - start
         return events.ConversationOpened(
             re=command.id,
             conversation=state.id,
@@ -691,7 +697,7 @@ class Dialogue:
                 if caller.host or player.ref in e.audience
             ],
             limited=None if complete else True,
-            reply=state.reply.turn if state.reply else None,
+            reply=state.reply.turn if state.reply and _hears(caller, state) else None,
             invite=state.invite or None,
             branch=state.branch,
             scene=staging.scene_view(state.around),
@@ -749,12 +755,12 @@ class Dialogue:
             NotFound: It has no invite, and its host has nobody there either.
         """
         invited = command.invite is not None and secrets.compare_digest(
-            command.invite, state.invite
+            command.invite.encode(), state.invite.encode()
         )
         own = any(p.ref.startswith(f"{caller.namespace}:") for p in state.players())
         if not (invited and state.invite) and not (caller.host and own):
             raise no_such_conversation()
-        return player
+        return _under_free_id(state, player)
 
     def _addressed(self, state: Conversation, player: Member, command: commands.Say) -> Addressees:
         found = self.director.addressed(
@@ -791,15 +797,17 @@ class Dialogue:
     ) -> Change:
         """Who answers what a player just said."""
         turn = state.turns[-1]
-        asks = self.director.asks(state, turn, player, found)
-        if not asks:
-            change = Change(state)
-            for npc in (npc.id for npc in state.npc_members() if npc.id in turn.to):
+        change = Change(state)
+        for npc in (npc.id for npc in state.npc_members() if npc.id in turn.to):
+            if npc not in turn.hearers:
                 ask = Ask(npc, turn.id, turn.id, player.ref)
                 change = change.then(rules.silent(change.state, ask, npc, "out_of_earshot"))
+        asks = self.director.asks(state, turn, player, found)
+        if not asks:
             return change.then(rules.idle(change.state, turn.id))
         self._admit(room, caller, player, asks[0])
-        return self.replies.next_up(rules.asked(state, asks), reply_turn)
+        change = change.then(rules.asked(change.state, asks))
+        return change.then(self.replies.next_up(change.state, reply_turn))
 
     def _admit(self, room: Room, caller: Caller, player: Member, ask: Ask) -> None:
         self.quotas.speaking(caller.namespace, player.ref, replaces=1 if room.live else 0)
@@ -826,6 +834,12 @@ def _player(caller: Caller, command: commands.ConversationOpen) -> Member:
     if chosen is None:
         return Member(caller.player, "player", caller.name, caller.ref())
     return Member(chosen.id, "player", chosen.name or chosen.id, caller.ref(chosen.id))
+
+
+def _under_free_id(state: Conversation, player: Member) -> Member:
+    """A newcomer whose id is not another member's: two keys may each have a player of one id."""
+    known = (replace(player, id=player.id if n == 1 else f"{player.id}~{n}") for n in count(1))
+    return next(m for m in known if (other := state.member(m.id)) is None or other.ref == m.ref)
 
 
 def _reactions(
@@ -860,13 +874,6 @@ def _is_aside(room: Room, state: Conversation, player: Member, command: commands
     return is_backchannel(command.text)
 
 
-def _only_for(state: Conversation, player: Member) -> bool:
-    """Whether the reply in flight is for nobody but a player, or nobody else is here."""
-    others = {m.id for m in state.here() if m.kind == "player" and m.id != player.id}
-    reply = state.reply
-    return reply is not None and (not others or not others & set(reply.hearers))
-
-
 def _now(state: Conversation, member: Member) -> Member:
     """A member as it is by now."""
     return state.member(member.id) or member
@@ -875,6 +882,12 @@ def _now(state: Conversation, member: Member) -> Member:
 def _refuse_if_away(state: Conversation, player: Member) -> None:
     if not state.closed and _now(state, player).presence != "here":
         raise Conflict("You closed this conversation. Send conversation.open with its id to go on.")
+
+
+def _hears(caller: Caller, state: Conversation) -> bool:
+    """Whether a session is told of the reply in flight."""
+    hearers = state.reply.hearers if state.reply else ()
+    return caller.host or caller.ref() in player_refs(state, hearers)
 
 
 def _presence(room: Room, member: Member, doing: InputState) -> events.PlayerPresence:

@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Literal
 
 from npc_server.brains import Brain, Brains
 from npc_server.clock import Clock
@@ -21,6 +20,7 @@ from npc_server.conversation import rules
 from npc_server.conversation.addressee import Addressees, Candidate, Exchange, addressees
 from npc_server.conversation.audience import audible, heard_by
 from npc_server.conversation.model import Ask, Conversation, Member, Reply, Turn
+from npc_server.conversation.rules import Silence
 from npc_server.engines.choose import Chooser, Question
 from npc_server.errors import NotFound, NpcError
 from npc_server.library import Library
@@ -31,8 +31,6 @@ from npc_server.prompt.plain import plain
 from npc_server.scheduler import Priority, Recalled
 
 log = get_logger(__name__)
-
-Silence = Literal["quiet", "out_of_earshot", "budget", "gone"]
 
 RECENT = 6
 """So many of the newest turns tell with whom somebody talks."""
@@ -100,8 +98,10 @@ class Director:
             gaze: At whom the speaker looks.
             hearers: Who hears it; by default whoever is near.
         """
-        near = tuple(hearers) or audible(state, speaker)
+        near = (*hearers, *to) if hearers else audible(state, speaker)
         npcs = [npc for npc in state.npc_members() if npc.id in near and npc.id != speaker]
+        if len(npcs) == 1 and not to:
+            return Addressees((npcs[0].id,), "only_one")
         recent = [turn for turn in heard_by(state.turns, speaker) if turn.kind != "event"]
         return addressees(
             text,
@@ -245,9 +245,10 @@ class Director:
         personas: Sequence[Persona | None],
     ) -> list[Message]:
         """What all who might answer have heard: nobody is chosen by what it does not know."""
-        heard = [heard_by(state.turns, npc.id) for npc in npcs]
-        known = set.intersection(*({t.id for t in turns} for turns in heard))
-        shared = [t for t in heard[0] if t.id in known and t.text and t.index <= turn.index]
+        heard = [{t.id: t for t in heard_by(state.turns, npc.id)} for npc in npcs]
+        known = set.intersection(*(set(turns) for turns in heard))
+        least = [min((turns[t] for turns in heard), key=_length) for t in heard[0] if t in known]
+        shared = [t for t in least if t.text and t.index <= turn.index]
         names = {m.id: plain(m.name) for m in state.members}
         lines = [
             f"[{plain(t.text)}]" if t.kind == "event" else f"{names[t.speaker]}: {plain(t.text)}"
@@ -312,6 +313,10 @@ class Director:
             return self._library.get(npc.ref)
         except NotFound:
             return None
+
+
+def _length(turn: Turn) -> int:
+    return len(turn.text)
 
 
 def _dice(state: Conversation, what: str) -> Random:

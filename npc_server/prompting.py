@@ -134,6 +134,8 @@ def perceived(
 
 def _acquainted(state: Conversation, npc: Member) -> tuple[Member, ...]:
     """Those whom an NPC knows of: who is here, and whomever it heard while it was."""
+    if all(m.presence != "gone" for m in state.members):
+        return state.members
     heard = {turn.speaker for turn in heard_by(state.turns, npc.id)}
     return tuple(m for m in state.members if m.presence != "gone" or m.id in heard)
 

@@ -100,13 +100,12 @@ class Replies:
         reply = state.reply
         if reply is None:
             raise RuntimeError("no reply was begun")
-        audience = player_refs(state, reply.hearers)
         asking = room.asked.get(reply.root or "", Asking())
         speech = Speech(
             state.id,
             reply,
             self._clock,
-            lambda e: room.tell(e, audience),
+            lambda e: room.tell_of(reply, e),
             deadline_ms=self._deadline_of(room, reply, asking),
         )
         live = Live(speech, asking, reply.player)
@@ -153,6 +152,8 @@ class Replies:
             return Change(state)
         if state.member(ask.speaker) not in state.here():
             return rules.silent(state, ask, ask.speaker, "gone")
+        if rules.is_unasked(ask) and not self.director.has_budget(state):
+            return rules.silent(state, ask, ask.speaker, "budget")
         position = self.speaker.queue_position(state, ask.speaker, ask.player, _priority(ask))
         return rules.begun(
             state, ask, turn=turn, queue_position=position, now_ms=self._clock.wall_ms()
@@ -172,18 +173,24 @@ class Replies:
             self._spawn(self._advance(room))
 
     async def _advance(self, room: Room) -> None:
-        """Find out who is next, and let it speak."""
-        try:
-            while room.state.asks and room.listeners and not room.state.hold:
-                state = room.state
-                if state.reply is not None:
-                    return
-                ask = state.asks[0]
-                pick = await self.director.pick(state, ask) if ask.speaker is None else None
+        """Find out who is next, and let it speak; patiently, where the store is away."""
+        patience = self._clock.monotonic() + COMMIT_PATIENCE_SECONDS
+        wait = 0.1
+        while room.state.asks and room.listeners and not room.state.hold:
+            state = room.state
+            if state.reply is not None:
+                return
+            ask = state.asks[0]
+            pick = await self.director.pick(state, ask) if ask.speaker is None else None
+            try:
                 if await self._give_floor(room, ask, pick):
                     return
-        except (StoreUnavailable, Busy, Fenced) as error:
-            log.warning("floor_not_given", reason=str(error))
+            except (StoreUnavailable, Busy, Fenced) as error:
+                log.warning("floor_not_given", reason=str(error))
+                if self._clock.monotonic() > patience:
+                    return
+                await asyncio.sleep(wait)
+                wait = min(2.0, wait * 2)
 
     async def _give_floor(self, room: Room, ask: Ask, pick: Pick | None) -> bool:
         """Commit who speaks, or that nobody does; whether there is nothing more to find out."""
@@ -236,7 +243,7 @@ class Replies:
 
             def decide(state: Conversation, ask: Ask = ask) -> Change:
                 free = state.reply is None and not state.asks
-                return Change(rules.asked(state, (ask,))) if free else Change(state)
+                return rules.asked(state, (ask,)) if free else Change(state)
 
             try:
                 async with room.lock:

@@ -203,6 +203,47 @@ class Room:
         for listener in self._among(audience):
             listener.send(event)
 
+    def tell_of(self, reply: Reply, event: events.Event) -> None:
+        """Send an event of a reply to those who hear it now: who has left does not."""
+        now = self.state.reply
+        known = now if now is not None and now.turn == reply.turn else reply
+        self.tell(event, player_refs(self.state, known.hearers))
+
+    def dismiss(self, player: Member) -> None:
+        """A player left: its own sessions listen no more."""
+        for session, caller in tuple(self.listeners.items()):
+            if caller.ref() == player.ref:
+                del self.listeners[session]
+        self.inputs.pop(player.id, None)
+        self.stop_playing(player)
+
+    def stop_playing(self, player: Member) -> None:
+        """Nothing plays to a player any more."""
+        self.playing = {key: n for key, n in self.playing.items() if key[1] != player.id}
+
+    def parted(self, state: Conversation, member: Member) -> Change:
+        """What becomes of the reply in flight when a member leaves.
+
+        It ends if it is the member's own, or nobody else listens to it; else it goes on for the
+        others.
+        """
+        own = state.reply is not None and state.reply.speaker == member.id
+        if own or (member.kind == "player" and rules.is_only_for(state, member)):
+            return self.settled(state, "cancelled")
+        return rules.walked_out(state, member.id, self.heard_by_now(member.id))
+
+    def heard_by_now(self, member: str) -> int:
+        """How much of the reply in flight reached a member, in code points."""
+        reply = self.state.reply
+        if reply is None:
+            return 0
+        if self.is_foreign(self.state):
+            partial = self.partial
+            sent = len(partial.text) if partial and partial.turn == reply.turn else 0
+        else:
+            sent = len(self.live.speech.text) if self.live else 0
+        return min(sent, self.playing.get((reply.turn, member), sent))
+
     def propose(
         self, event: events.ReplyAction, audience: tuple[str, ...], to: tuple[str, ...]
     ) -> Pending:
@@ -321,16 +362,18 @@ class Room:
             return Change(state)
         turn = state.reply.turn
         cuts = {m: chars for (t, m), chars in self.playing.items() if t == turn}
-        if player is None:
+        if finish == "error":
             cuts = {}
-        elif heard is not None:
+        if player is not None and heard is not None:
             cuts[player.id] = heard
         live = self.live
         if live is None or live.speech.reply.turn != turn:
             return rules.reply_done(state, self._told_elsewhere(state.reply, finish, cuts))
         if live.outcome is not None:
+            # All of it was sent: it plays on for everyone but the one who cuts it.
+            own = {m: chars for m, chars in cuts.items() if player is not None and m == player.id}
             following = () if player is not None else live.following
-            return rules.reply_done(state, replace(live.outcome, heard=cuts), following)
+            return rules.reply_done(state, replace(live.outcome, heard=own), following)
         return rules.reply_done(state, live.speech.outcome(finish, cuts))
 
     def _told_elsewhere(
@@ -556,15 +599,24 @@ class Rooms:
         except NpcError as error:
             if isinstance(error, StoreUnavailable):
                 raise
-            body = await self._store.answer(room.state.world, room.state.id, answer)
-            if body is None:
+            if not await self.repeated(room, caller, player, command):
                 raise
-            told = body
+            return None
         if isinstance(told, bytes):
             caller.send(events.Ack.model_validate_json(told))
             return None
         caller.send(ack)
         return told
+
+    async def repeated(
+        self, room: Room, caller: Caller, player: Member, command: commands.InConversation
+    ) -> bool:
+        """Whether a command was carried out before; then its first answer is given again."""
+        mine = Answer(player.ref, command.id, b"")
+        body = await self._store.answer(room.state.world, room.state.id, mine)
+        if body is not None:
+            caller.send(events.Ack.model_validate_json(body))
+        return body is not None
 
     async def refresh(self, room: Room) -> bool:
         """Load what others, or we without knowing, have committed, and tell of it. Hold the lock.

@@ -20,6 +20,7 @@ from npc_server.acting import Propose
 from npc_server.brains import Brain, Brains
 from npc_server.clock import Clock
 from npc_server.config import Settings
+from npc_server.conversation import rules
 from npc_server.conversation.audience import heard_by
 from npc_server.conversation.model import Conversation, Member, NpcState, ReplyFinish
 from npc_server.conversation.rules import Outcome
@@ -59,7 +60,8 @@ INDEXED = 32
 
 RESAMPLES = 2
 """A reply that begins like an earlier one is drawn anew so often, from its first words on. The last
-draw may be like one: the same question has the same answer."""
+draw may be like one: the same question has the same answer. But where nobody asked, an NPC that
+has nothing new to say is silent."""
 
 HEADROOM_SECONDS = 0.25
 """A filler is said so long before the deadline, or a quarter of the deadline if that is less."""
@@ -195,7 +197,9 @@ class Speaker:
             return speech.outcome("stop", {})
         with self._filler_by_deadline(utterance):
             finish = await self._from_chain(utterance)
-        if not speech.answered:
+        if not speech.answered and rules.is_unasked(speech.reply):
+            finish = "cancelled"
+        elif not speech.answered:
             speech.degrade("canned")
             await self._recite(utterance, whole_line(persona, _chance(state, speech)))
             finish = "stop"
@@ -315,9 +319,8 @@ class Speaker:
             if not parser.resumable:
                 break
             given = parser.text
-            parser = self._parser(
-                utterance, prompt, earlier=() if attempt == RESAMPLES else None, after=parser
-            )
+            lenient = attempt == RESAMPLES and not rules.is_unasked(speech.reply)
+            parser = self._parser(utterance, prompt, earlier=() if lenient else None, after=parser)
             again = replace(
                 request,
                 sampling=other_settings(request.sampling, attempt),

@@ -58,15 +58,7 @@ class Stage:
 
         def decide(state: Conversation) -> Change:
             change = rules.joined(state, newcomer, self.settings.limits.members)
-            if command.group is None:
-                return change
-            around = change.state.around
-            group = around.groups.get(command.group)
-            if group is None:
-                raise NotFound(f"There is no group '{command.group}' in this scene.")
-            groups = {**around.groups, command.group: (*group, newcomer.id)}
-            moved = staging.regrouped(around, groups)
-            return change.then(rules.in_scene(change.state, moved))
+            return change.then(staging.placed(self.library, change.state, newcomer, command.group))
 
         if newcomer.kind == "player":
             await self.store.index_player(caller.world, newcomer.ref, room.state.id)
@@ -86,9 +78,8 @@ class Stage:
             raise Forbidden("Only a host may send somebody else away.")
 
         def decide(state: Conversation) -> Change:
-            change = Change(state)
-            if state.reply is not None and state.reply.speaker == member:
-                change = room.settled(state, "cancelled")
+            who = state.member(member)
+            change = room.parted(state, who) if who else Change(state)
             return change.then(rules.left(change.state, member))
 
         async with room.lock:
@@ -98,9 +89,10 @@ class Stage:
                     return
                 room.end_if_over(live)
             room.publish(told)
-            if member == player.id:
-                room.listeners.pop(caller.session, None)
-            room.inputs.pop(member, None)
+            gone = room.state.member(member)
+            if gone is not None and gone.kind == "player":
+                room.dismiss(gone)
+                self.replies.let_players_speak(room)
             self.replies.go_on(room, "")
 
     async def set(self, caller: Caller, command: commands.ConversationSet) -> None:
@@ -194,23 +186,23 @@ class Stage:
         branch, now = self.ids.new(), self.clock.wall_ms()
 
         async with room.lock:
+            if await self.rooms.repeated(room, caller, player, command):
+                return
             back, upto = await self._way_back(room.state, player, command)
+            if room.state.reply is not None:
+                await self._end_reply(room)
 
             def decide(state: Conversation) -> Change:
-                change = room.settled(state, "cancelled")
-                state = change.state
                 if command.branch is not None:
                     target = rules.branch_of(state, command.branch)
                     went = rules.returned(state, target, back, now_ms=now)
                 else:
                     went = rules.rewound(state, upto, back, branch=branch, now_ms=now)
-                return change.then(went).then(reset(went.state))
+                return went.then(reset(went.state))
 
-            with room.holding() as live:
-                told = await self.rooms.commit_once(room, decide, caller, player, command)
-                if told is None:
-                    return
-                room.end_if_over(live)
+            told = await self.rooms.commit_once(room, decide, caller, player, command)
+            if told is None:
+                return
             room.playing.clear()
             room.publish(told)
         self.replies.warm(room)
@@ -263,6 +255,16 @@ class Stage:
                 room.publish(told)
                 self.replies.go_on(room, turn)
 
+    async def _end_reply(self, room: Room) -> None:
+        """Have the branch that is to be left keep what there is of the reply in flight."""
+        with room.holding() as live:
+            told = await self.rooms.commit(
+                room, lambda state: room.settled(state, "cancelled"), seize=True
+            )
+            room.end_if_over(live)
+        if not isinstance(told, bytes):
+            room.publish(told)
+
     async def _way_back(
         self, state: Conversation, player: Member, command: commands.Rewind
     ) -> tuple[list[Turn], int]:
@@ -274,8 +276,12 @@ class Stage:
             return await self.store.turns_at(state.world, state.id, indices), 0
         index = await past.index_of(self.store, state, command.to_turn or "")
         indices = rules.newest_of(rules.runs_upto(state.path(), index), most)
-        turns = await self.store.turns_at(state.world, state.id, indices)
-        if not turns or player.id not in turns[-1].hearers:
+        known = {turn.index: turn for turn in state.turns}
+        kept = await self.store.turns_at(state.world, state.id, indices)
+        turns = [known.get(turn.index, turn) for turn in kept]  # Those need not be stored again.
+        newest = turns[-1] if turns else None
+        stands = newest is not None and newest.index == index and newest.replaced_by is None
+        if newest is None or not stands or player.id not in newest.hearers:
             raise NotFound("There is no such turn in this conversation.")
         return turns, index
 

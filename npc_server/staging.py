@@ -10,6 +10,7 @@ from npc_server.conversation import rules
 from npc_server.conversation.audience import pair
 from npc_server.conversation.model import Ambient, Ask, Conversation, Member, Surroundings
 from npc_server.conversation.rules import Change
+from npc_server.errors import NotFound
 from npc_server.library import Library
 from npc_server.persona.scene import Scene
 from npc_server.protocol import commands, events
@@ -100,9 +101,34 @@ def changed(around: Surroundings, command: commands.SceneSet, scene: Scene | Non
     return around
 
 
-def regrouped(around: Surroundings, groups: Mapping[str, Sequence[str]]) -> Surroundings:
-    """The surroundings with other groups."""
-    return replace(around, groups={name: tuple(group) for name, group in groups.items()})
+def moved(around: Surroundings, member: str, group: str) -> Surroundings:
+    """The surroundings with a member in another group, or in one at all."""
+    groups = {
+        name: (*(m for m in members if m != member), *((member,) if name == group else ()))
+        for name, members in around.groups.items()
+    }
+    return replace(around, groups=groups)
+
+
+def placed(
+    library: Library, state: Conversation, newcomer: Member, group: str | None = None
+) -> Change:
+    """Somebody who came in stands in a group; a player of whom nothing is said where players begin.
+
+    Raises:
+        NotFound: There is no such group.
+    """
+    around = state.around
+    if group is None and newcomer.kind == "player":
+        scenes = {scene.id: scene for scene in library.scenes()}
+        scene = scenes.get(around.scene or "")
+        begins = scene.player_group if scene is not None else None
+        group = begins if begins in around.groups else None
+    if group is None:
+        return Change(state)
+    if group not in around.groups:
+        raise NotFound(f"There is no group '{group}' in this scene.")
+    return rules.in_scene(state, moved(around, newcomer.id, group))
 
 
 def opening(scene: Scene, player: Member, ids: Ids, clock: Clock) -> tuple[Step, ...]:
@@ -135,4 +161,4 @@ def _event(text: str, ids: Ids, clock: Clock) -> Step:
 
 
 def _line(ask: Ask) -> Step:
-    return lambda state: Change(rules.asked(state, (ask,)))
+    return lambda state: rules.asked(state, (ask,))

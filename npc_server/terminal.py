@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rich.cells import cell_len
@@ -69,12 +69,24 @@ class Wrapping:
         self._column = cell_len(word[newline + 1 :]) + (self._column if newline < 0 else 0)
 
 
-async def show_reply(client: Client, name: str, console: Console) -> Said:
-    """Print a reply as it streams, up to the next idle moment. What the NPC does is accepted."""
+async def show_replies(client: Client, names: Mapping[str, str], console: Console) -> Said:
+    """Print what NPCs say as it streams, up to the next idle moment. What they do is accepted.
+
+    Args:
+        client: A session.
+        names: What the members are called, by their id.
+        console: Where to print.
+
+    Returns:
+        The last reply.
+    """
     text, done, out = "", None, Wrapping(console)
-    out.write(f"{name}: ")
+    begun = False
     async for event in client.until_idle():
         match event["type"]:
+            case "reply.started":
+                text, begun = "", True
+                out.write(f"{names.get(event['speaker'], event['speaker'])}: ")
             case "reply.delta":
                 if not text:
                     out.flush("bold cyan")
@@ -97,35 +109,56 @@ async def show_reply(client: Client, name: str, console: Console) -> Said:
             case "action.settled" if not event["ok"]:
                 out.write(f"[refused: {event.get('reason')}] ", "dim italic")
                 out.flush("dim italic")
+            case "turn" if event["kind"] == "event":
+                console.print(Text(f"[{event['text']}]", style="dim italic"))
+            case "reply.silent":
+                name = names.get(event["speaker"], event["speaker"])
+                console.print(Text(f"{name} says nothing.", style="dim"))
             case "reply.done":
                 done = event
                 out.flush()
                 mark = {"stop": "", "length": " …"}.get(event["finish"], f" ({event['finish']})")
-                console.print(Text(mark, style="dim"))
+                console.print(Text(mark if begun else "", style="dim"))
+                begun = False
     return Said(text, done)
 
 
-async def open_conversation(client: Client, npc: str, console: Console) -> str:
-    """Open a conversation with an NPC and show its greeting; returns the conversation's id."""
-    opened = await client.ask("conversation.open", npcs=[npc])
+async def open_conversation(
+    client: Client, console: Console, *, npc: str | None = None, scene: str | None = None
+) -> tuple[str, dict[str, str]]:
+    """Open a conversation with an NPC or in a scene, and show how it begins.
+
+    Returns:
+        The conversation's id, and what its members are called by their id.
+    """
+    opened = await client.ask("conversation.open", npcs=[npc] if npc else [], scene=scene)
+    names = {member["member"]: member["name"] for member in opened["cast"]}
+    if scene is not None:
+        npcs = [member["name"] for member in opened["cast"] if member["kind"] == "npc"]
+        console.print(Text(f"Here are {', '.join(npcs)}.", style="dim"))
     if opened.get("reply"):
-        await show_reply(client, _name(opened), console)
-    return str(opened["conversation"])
+        await show_replies(client, names, console)
+    return str(opened["conversation"]), names
 
 
-async def chat(client: Client, npc: str, console: Console, read: Callable[[], str]) -> None:
+async def chat(
+    client: Client,
+    console: Console,
+    read: Callable[[], str],
+    *,
+    npc: str | None = None,
+    scene: str | None = None,
+) -> None:
     """Talk until the input ends or an empty line comes.
 
     Args:
         client: A session.
-        npc: The persona's id.
         console: Where to print.
         read: Blocks until the player has written a line; raises ``EOFError`` at the end.
+        npc: The persona's id.
+        scene: The scene's id, in place of an NPC's.
     """
-    opened = await client.ask("conversation.open", npcs=[npc])
-    name = _name(opened)
-    if opened.get("reply"):
-        await show_reply(client, name, console)
+    conversation, names = await open_conversation(client, console, npc=npc, scene=scene)
     while True:
         try:
             line = await asyncio.to_thread(read)
@@ -134,8 +167,8 @@ async def chat(client: Client, npc: str, console: Console, read: Callable[[], st
         if not line.strip():
             return
         try:
-            await client.send("say", conversation=opened["conversation"], text=line)
-            await show_reply(client, name, console)
+            await client.send("say", conversation=conversation, text=line)
+            await show_replies(client, names, console)
         except Refused as error:
             console.print(Text(error.message, style="red"))
 
@@ -146,15 +179,12 @@ async def three_turns(client: Client, npc: str, console: Console) -> list[Json]:
     Raises:
         Refused: The server answered with an error.
     """
-    opened = await client.ask("conversation.open", npcs=[npc])
-    name = _name(opened)
-    if opened.get("reply"):
-        await show_reply(client, name, console)
+    conversation, names = await open_conversation(client, console, npc=npc)
     ends = []
     for line in DEMO_LINES:
         console.print(Text("You: ", style="bold green"), Text(line), sep="", end="\n")
-        await client.send("say", conversation=opened["conversation"], text=line)
-        said = await show_reply(client, name, console)
+        await client.send("say", conversation=conversation, text=line)
+        said = await show_replies(client, names, console)
         if said.done is not None:
             ends.append(said.done)
     return ends
@@ -186,7 +216,3 @@ def _pace(end: Json) -> str:
     if usage is not None:
         parts.append(f"{usage['cached']} of {usage['prompt']} prompt tokens were cached")
     return ", ".join(parts)
-
-
-def _name(opened: Json) -> str:
-    return str(next(m["name"] for m in opened["cast"] if m["kind"] == "npc"))

@@ -63,5 +63,9 @@ def _group_of(around: Surroundings, member: str) -> str | None:
 
 
 def _as_heard(turn: Turn, member: str) -> Turn:
+    if not turn.heard:
+        return turn
     heard = turn.heard.get(member)
-    return turn if heard is None else replace(turn, text=turn.text[:heard])
+    if heard is None and len(turn.text) not in turn.heard.values():
+        return replace(turn, heard={})  # Others were cut off; this one heard all of it.
+    return replace(turn, text=turn.text[:heard])

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from npc_server.persona.conditions import Scalar
 from npc_server.protocol.emotion import Emotion
 
 ReplyFinish = Literal["stop", "length", "interrupted", "deadline", "cancelled", "error"]
 Degraded = Literal["filler", "short", "canned"]
 Presence = Literal["here", "away", "gone"]
-Scalar = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +164,8 @@ class Reply:
         cut_by: Players who cut it at another server than the one that says it, each with how much
             it heard, in code points; -1 is all that was sent.
         number: By it chance is drawn: the same in a game that was loaded and played the same way.
+        left: Members who went away while it was spoken, each with how much of it reached them, in
+            code points. They are no hearers any more.
     """
 
     turn: str
@@ -183,6 +185,7 @@ class Reply:
     private: bool = False
     cut_by: dict[str, int] = field(default_factory=dict)
     number: int = 0
+    left: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

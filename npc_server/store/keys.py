@@ -77,6 +77,11 @@ def states_of(world: str) -> tuple[str, str]:
     return f"npc:{{{quote(world, safe='')}/", "}:state"
 
 
+def world_index(world: str) -> str:
+    """Sorted set: the conversations of a world, by when they were last known to be there."""
+    return f"npc:{{{quote(world, safe='')}}}:conversations"
+
+
 def checkpoint_index(world: str) -> str:
     """Hash: what is known of each save of a world, by name."""
     return f"npc:{{{quote(world, safe='')}/@}}:checkpoints"
@@ -85,11 +90,6 @@ def checkpoint_index(world: str) -> str:
 def checkpoint_key(world: str, name: str) -> str:
     """String: the file of a save."""
     return f"npc:{{{quote(world, safe='')}/@}}:checkpoint:{quote(name, safe='')}"
-
-
-def world_index(world: str) -> str:
-    """Sorted set: the conversations of a world, by when they were last known to be there."""
-    return f"npc:{{{quote(world, safe='')}}}:conversations"
 
 
 def player_index(world: str, player: str) -> str:

@@ -7,7 +7,7 @@ server cannot know what it would lose of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
 import orjson
@@ -97,7 +97,7 @@ def read(kind: Kind, raw: bytes) -> dict[str, Any]:
 
 def encode_turn(turn: Turn) -> bytes:
     """A turn as it is stored: without what is as by default, since there are so many of them."""
-    said = {name: value for name, value in asdict(turn).items() if value or name in _NEEDED}
+    said = {name: value for name in _TURN if (value := getattr(turn, name)) or name in _NEEDED}
     return orjson.dumps({"v": VERSION, **said})
 
 
@@ -112,10 +112,7 @@ def decode_turn(raw: bytes) -> Turn:
 
 def encode_conversation(state: Conversation) -> bytes:
     """A conversation without its turns, revision and seq, which are stored apart."""
-    record = asdict(replace(state, turns=()))
-    for apart in ("turns", "revision", "seq"):
-        del record[apart]
-    return orjson.dumps({"v": VERSION, **record})
+    return orjson.dumps({"v": VERSION, **{name: getattr(state, name) for name in _STATE}})
 
 
 def decode_conversation(
@@ -202,6 +199,13 @@ def _surroundings(stored: dict[str, Any]) -> Surroundings:
     groups = {name: tuple(group) for name, group in stored.get("groups", {}).items()}
     ambient = Ambient(**stored.get("ambient", {}))
     return Surroundings(**{**stored, "groups": groups, "ambient": ambient})
+
+
+_TURN = tuple(each.name for each in fields(Turn))
+_STATE = tuple(
+    each.name for each in fields(Conversation) if each.name not in {"turns", "revision", "seq"}
+)
+"""orjson writes the dataclasses inside of them by itself, several times faster than ``asdict``."""
 
 
 def _with_tuples(record: dict[str, Any]) -> dict[str, Any]:

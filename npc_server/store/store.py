@@ -279,8 +279,7 @@ class Store:
             held = [
                 name
                 for name, fields in entries
-                if (event := orjson.loads(fields[b"event"])).get("turn") == turn
-                and event["type"] in {"turn", "reply.done", "reply.action"}
+                if _holds_words_of(turn, orjson.loads(fields[b"event"]))
             ]
             async with client.pipeline(transaction=True) as pipe:
                 for each in turns:
@@ -315,6 +314,7 @@ class Store:
 
     async def restore(self, saved: Saved, events: Sequence[Durable]) -> None:
         """Put a conversation back as it was saved; see ``Checkpoints.restore``."""
+        await self._worlds.note(saved.state.world, saved.state.id)
         told = [(event.audience, event.event) for event in events]
         await self.checkpoints.restore(
             saved,
@@ -425,6 +425,13 @@ class Store:
             )
         if not held:
             raise Fenced("the lease was lost")
+
+
+def _holds_words_of(turn: str, event: dict[str, Any]) -> bool:
+    """Whether an event tells what was said in a turn; one that tells the newest turns may."""
+    if event["type"] == "conversation.reset":
+        return any(each["turn"] == turn for each in event["tail"])
+    return event.get("turn") == turn and event["type"] in {"turn", "reply.done", "reply.action"}
 
 
 def _bytes(found: Any) -> bytes | None:

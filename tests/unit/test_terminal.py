@@ -9,7 +9,7 @@ from rich.console import Console
 
 from npc_server.client import Json
 from npc_server.engines.base import Capabilities
-from npc_server.terminal import Wrapping, show_reply, summary
+from npc_server.terminal import Wrapping, show_replies, summary
 
 
 def printed(pieces: list[str], width: int) -> str:
@@ -58,18 +58,40 @@ async def test_what_an_npc_does_is_shown_and_accepted() -> None:
     console = Console(file=io.StringIO(), width=60, color_system=None)
     action = {"type": "reply.action", "name": "give_item", "args": {"item": "knife"}}
     client = Played(
+        {"type": "reply.started", "speaker": "bram"},
         {**action, "call": "a", "execute": True},
         {**action, "call": "b", "execute": False, "args": {}},
         {"type": "action.settled", "call": "b", "ok": False, "reason": "no room"},
         {"type": "reply.delta", "text": "There."},
         {"type": "reply.done", "finish": "stop"},
     )
-    await show_reply(client, "Bram", console)  # type: ignore[arg-type]
+    await show_replies(client, {"bram": "Bram"}, console)  # type: ignore[arg-type]
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue() == (
         "Bram: [give item (item: knife)] [give item] [refused: no \nroom] There.\n"
     )
     assert client.answers == [("a", True)]
+
+
+async def test_each_npc_is_named() -> None:
+    """Two NPCs that answer, an event and a silence each stand on a line of their own."""
+    console = Console(file=io.StringIO(), width=60, color_system=None)
+    client = Played(
+        {"type": "turn", "kind": "event", "text": "It thunders."},
+        {"type": "reply.started", "speaker": "bram"},
+        {"type": "reply.delta", "text": "Hear that?"},
+        {"type": "reply.done", "finish": "stop"},
+        {"type": "reply.started", "speaker": "mira"},
+        {"type": "reply.delta", "text": "I do."},
+        {"type": "reply.done", "finish": "stop"},
+        {"type": "reply.silent", "speaker": "pip", "reason": "quiet"},
+    )
+    said = await show_replies(client, {"bram": "Bram", "mira": "Mira"}, console)  # type: ignore[arg-type]
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue() == (
+        "[It thunders.]\nBram: Hear that?\nMira: I do.\npip says nothing.\n"
+    )
+    assert said.text == "I do."
 
 
 def test_the_summary_tells_what_is_known() -> None:

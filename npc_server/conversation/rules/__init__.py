@@ -28,9 +28,11 @@ from npc_server.conversation.rules.change import (
     in_memory,
 )
 from npc_server.conversation.rules.floor import (
+    Silence,
     asked,
     begun,
     idle,
+    is_only_for,
     is_unasked,
     roots,
     settling,
@@ -49,6 +51,7 @@ from npc_server.conversation.rules.replies import (
     regenerated,
     reply_done,
     taken_over,
+    walked_out,
 )
 from npc_server.conversation.rules.setting import (
     conversation_set,
@@ -67,6 +70,7 @@ __all__ = [
     "Change",
     "Decide",
     "Outcome",
+    "Silence",
     "action_expired",
     "action_proposed",
     "action_settled",
@@ -85,6 +89,7 @@ __all__ = [
     "idle",
     "in_memory",
     "in_scene",
+    "is_only_for",
     "is_unasked",
     "joined",
     "left",
@@ -107,6 +112,7 @@ __all__ = [
     "taken_over",
     "takes_floor",
     "typing",
+    "walked_out",
     "with_facts",
     "without_words",
     "yielded",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from npc_server.conversation.model import Branch, Conversation, NpcState, Scalar, Turn
+from npc_server.conversation.model import Branch, Conversation, NpcState, Turn
 from npc_server.conversation.rules.change import Change, in_memory
 from npc_server.conversation.rules.floor import settling
 from npc_server.errors import Conflict, NotFound
+from npc_server.persona.conditions import Scalar
 
 BRANCHES = 64
 """So many branches are kept; the one that was left the longest ago goes."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 from npc_server.conversation.model import Conversation, Member, NpcState, Surroundings
 from npc_server.conversation.rules.change import Addressed, Change, everybody
-from npc_server.conversation.rules.floor import settling
+from npc_server.conversation.rules.floor import asker, settling, silent
 from npc_server.errors import BadMessage, Conflict, NotFound
 from npc_server.protocol import events
 
@@ -58,12 +58,23 @@ def begin(
     )
 
 
-def opened(state: Conversation, player: Member) -> Change:
-    """A player comes in, for the first time or again; the others are told if it was away."""
-    back = player.presence != "here"
+def opened(state: Conversation, player: Member, most: int = EVER) -> Change:
+    """A player comes in, for the first time or again; the others are told if it was not here.
+
+    Args:
+        state: The conversation.
+        player: Who. It need not be in the cast yet.
+        most: How many may be here.
+
+    Raises:
+        Conflict: Its id is somebody else's, or there are too many.
+    """
     change = Change(replace(state, closed=False))
-    if back:
-        change = _present(change.state, player, "here", "joined")
+    known = state.player(player.ref)
+    if known is None:
+        change = joined(change.state, player, most)
+    elif known.presence != "here":
+        change = _present(change.state, known, "here", "joined")
     now = change.state
     event = events.ConversationOpened(
         conversation=now.id,
@@ -109,8 +120,12 @@ def joined(state: Conversation, newcomer: Member, most: int) -> Change:
         raise Conflict(f"'{newcomer.id}' is somebody else here. Choose another 'member' id.")
     if known is not None and known.presence == "here":
         raise Conflict(f"'{newcomer.id}' is here already.")
+    other = state.player(newcomer.ref) if newcomer.kind == "player" else None
+    if other is not None and other.id != newcomer.id:
+        raise Conflict(f"This player is in the cast already, as '{other.id}'.")
     if len(state.here()) >= most or (known is None and len(state.members) >= EVER):
         raise Conflict(f"There is no room for another: {most} members may be here.")
+    state = replace(state, closed=state.closed and newcomer.kind == "npc")
     if known is None:
         state = replace(state, members=(*state.members, replace(newcomer, presence="gone")))
         if newcomer.kind == "npc":
@@ -139,6 +154,11 @@ def left(state: Conversation, member_id: str) -> Change:
         raise NotFound(f"'{member_id}' is not in this conversation.")
     if member.kind == "npc" and len(state.npc_members()) == 1:
         raise Conflict("This is the last NPC. Close the conversation, or bring another in first.")
+    silences = Change(state)
+    for ask in state.asks:
+        if ask.speaker == member_id:
+            silences = silences.then(silent(silences.state, ask, member_id, "gone"))
+    state = silences.state
     change = _present(state, member, "gone", "left")
     after = _without_asks_of(change.state, member)
     groups = {
@@ -148,7 +168,7 @@ def left(state: Conversation, member_id: str) -> Change:
     after = replace(after, around=replace(after.around, groups=groups))
     if not any(m.kind == "player" for m in after.here()):
         after = replace(after, closed=True, asks=())
-    return settling(state, Change(after, change.events))
+    return silences.then(settling(state, Change(after, change.events)))
 
 
 def cast_of(state: Conversation) -> list[events.CastMember]:
@@ -200,5 +220,4 @@ def _present(
 
 
 def _without_asks_of(state: Conversation, member: Member) -> Conversation:
-    kept = tuple(ask for ask in state.asks if ask.speaker != member.id and ask.player != member.ref)
-    return replace(state, asks=kept)
+    return replace(state, asks=tuple(a for a in state.asks if asker(state, a) != member.id))

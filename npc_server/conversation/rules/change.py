@@ -52,9 +52,9 @@ def refuse_closed(state: Conversation) -> None:
         raise Conflict("The conversation is closed. Send conversation.open with its id to go on.")
 
 
-def refuse_strangers(state: Conversation, members: Iterable[str]) -> None:
-    """Raise ``NotFound`` for a member who is not here."""
-    here = [m.id for m in state.here()]
+def refuse_strangers(state: Conversation, members: Iterable[str], *, away: bool = False) -> None:
+    """Raise ``NotFound`` for a member who is not here, or not even away."""
+    here = [m.id for m in state.members if m.presence == "here" or (away and m.presence == "away")]
     for member in members:
         if member not in here:
             cast = ", ".join(here)

@@ -9,18 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from npc_server.conversation.audience import audible, player_refs
 from npc_server.conversation.model import Ask, Conversation, Member, Reply, Turn
 from npc_server.conversation.rules.change import Addressed, Change, everybody
 from npc_server.protocol import events
 
+Silence = Literal["quiet", "out_of_earshot", "budget", "gone"]
+
 UNASKED_KEPT = 64
 ASKS = 32
 """So many replies may wait in a conversation; the newest beyond that are dropped."""
 
 
-def asked(state: Conversation, asks: Sequence[Ask]) -> Conversation:
+def asked(state: Conversation, asks: Sequence[Ask]) -> Change:
+    """More is to be said; what there is no room for is not, and is settled."""
+    everything = replace(state, asks=(*state.asks, *asks))
+    return settling(everything, Change(with_asks(state, asks)))
+
+
+def with_asks(state: Conversation, asks: Sequence[Ask]) -> Conversation:
     """The state in which more is to be said: what players wait for before the rest."""
     waiting = sorted((*state.asks, *asks), key=lambda ask: ask.chain > 0 or ask.root is None)
     return replace(state, asks=tuple(waiting[:ASKS]))
@@ -44,7 +53,7 @@ def yielded(state: Conversation, player: Member) -> Conversation:
     That is what answers its own earlier words, and whatever the NPCs would say among themselves.
     """
     kept = (ask for ask in state.asks if ask.chain == 0 and ask.root is not None)
-    return replace(state, asks=tuple(a for a in kept if _waits_for(state, a) != player.id))
+    return replace(state, asks=tuple(a for a in kept if asker(state, a) != player.id))
 
 
 def begun(state: Conversation, ask: Ask, *, turn: str, queue_position: int, now_ms: int) -> Change:
@@ -100,13 +109,13 @@ def announced(state: Conversation, reply: Reply, queue_position: int) -> Change:
     return Change(replace(state, reply=reply), (Addressed(event, audience),))
 
 
-def silent(state: Conversation, ask: Ask, npc: str, reason: str) -> Change:
-    """An NPC says nothing, and its turn to speak is over."""
+def silent(state: Conversation, ask: Ask, npc: str, reason: Silence) -> Change:
+    """An NPC says nothing, and its turn to speak is over: whoever heard the question is told."""
     event = events.ReplySilent(
         conversation=state.id, re=None, speaker=npc, reason=reason, answers=ask.answers
     )
     answered = state.turn(ask.answers) if ask.answers else None
-    hearers = _hearers(state, npc, answered)
+    hearers = answered.hearers if answered else audible(state, npc)
     audience = player_refs(state, hearers)
     asks = tuple(other for other in state.asks if other is not ask and other != ask)
     after = replace(state, asks=asks)
@@ -118,7 +127,8 @@ def settling(before: Conversation, change: Change) -> Change:
     left = roots(change.state)
     for root in roots(before):
         if root not in left:
-            change = change.then(idle(change.state, root))
+            known = before.turn(root) if root else None
+            change = change.then(idle(change.state, root, known))
     return change
 
 
@@ -128,23 +138,35 @@ def roots(state: Conversation) -> tuple[str | None, ...]:
     return tuple(dict.fromkeys((*live, *(ask.root for ask in state.asks))))
 
 
-def idle(state: Conversation, turn: str | None) -> Change:
-    """A turn is settled: whoever perceived it is told."""
+def idle(state: Conversation, turn: str | None, known: Turn | None = None) -> Change:
+    """A turn is settled: whoever perceived it is told.
+
+    Args:
+        state: The conversation.
+        turn: Its id; ``None`` where NPCs were among themselves.
+        known: The turn, where the state need not have it any more.
+    """
     event = events.SceneIdle(conversation=state.id, turn=turn)
-    root = state.turn(turn) if turn else None
+    root = known or (state.turn(turn) if turn else None)
     audience = player_refs(state, root.hearers) if root else everybody(state)
     return Change(state, (Addressed(event, audience),))
 
 
-def is_unasked(ask: Ask) -> bool:
+def is_only_for(state: Conversation, member: Member) -> bool:
+    """Whether the reply in flight is heard by no player but one, or by none."""
+    others = {m.id for m in state.here() if m.kind == "player" and m.id != member.id}
+    return state.reply is not None and not others & set(state.reply.hearers)
+
+
+def is_unasked(ask: Ask | Reply) -> bool:
     """Whether no player and no game asked for it, so that it counts against the budget."""
     return ask.line is None and (ask.chain > 0 or ask.root is None)
 
 
-def _waits_for(state: Conversation, ask: Ask) -> str | None:
-    """The member who waits for an ask; ``None`` where nobody does."""
+def asker(state: Conversation, ask: Ask) -> str | None:
+    """The player whose words an ask came from; ``None`` where it came from no player's."""
     root = state.turn(ask.root) if ask.root else None
-    return root.speaker if root else None
+    return (root.speaker or None) if root else None
 
 
 def _hearers(state: Conversation, speaker: str, answered: Turn | None) -> tuple[str, ...]:

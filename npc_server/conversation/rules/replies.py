@@ -21,7 +21,7 @@ from npc_server.conversation.model import (
 )
 from npc_server.conversation.rules.branches import runs_upto
 from npc_server.conversation.rules.change import Addressed, Change, with_turn
-from npc_server.conversation.rules.floor import announced, asked, settling
+from npc_server.conversation.rules.floor import announced, settling, with_asks
 from npc_server.conversation.rules.setting import npc_event
 from npc_server.errors import Conflict, Forbidden, NotFound
 from npc_server.protocol import events
@@ -68,8 +68,8 @@ def regenerated(
     NPC did in the game is not taken back by other words, so the new reply has done it too.
 
     Raises:
-        Conflict: The conversation is closed, the reply is still being spoken, or it is not the
-            newest turn.
+        Conflict: The conversation is closed or held, the reply is still being spoken, it is not
+            the newest turn, or the NPC has left.
         NotFound: The player heard no such reply.
     """
     if state.closed:
@@ -83,6 +83,11 @@ def regenerated(
         raise Conflict("This reply was said anew already. Regenerate the one in its place.")
     if state.reply is not None or state.asks or old is not state.turns[-1]:
         raise Conflict("Something was said since. Only the newest reply can be said anew.")
+    here = [m.id for m in state.here()]
+    if state.hold:
+        raise Conflict("The NPCs are held silent. Send conversation.set with 'hold': false first.")
+    if old.speaker not in here:
+        raise Conflict("Who said this has left. Bring the NPC in again with conversation.join.")
     if old.index < state.first:
         # It stands in another branch too, where it goes on as it was: this one gets a copy.
         copy = replace(old, index=state.next, replaced_by=turn)
@@ -99,7 +104,7 @@ def regenerated(
         1,
         old.speaker,
         old.to,
-        old.hearers,
+        tuple(member for member in old.hearers if member in here),
         old.answers,
         replaces=old.id,
         actions=tuple(act for act in old.actions if act.ok is not False),
@@ -222,7 +227,7 @@ def reply_done(state: Conversation, outcome: Outcome, following: Sequence[Ask] =
             kind="reply",
             speaker=reply.speaker,
             to=reply.to,
-            hearers=reply.hearers,
+            hearers=(*reply.hearers, *reply.left),
             text=outcome.text,
             at_ms=outcome.at_ms,
             finish=outcome.finish,
@@ -233,8 +238,8 @@ def reply_done(state: Conversation, outcome: Outcome, following: Sequence[Ask] =
             private=reply.private,
             emotion=outcome.emotion,
         ),
-        outcome.heard,
-        _listeners(state, reply.hearers),
+        {**outcome.heard, **reply.left},
+        _listeners(state, (*reply.hearers, *reply.left)),
     )
     done = events.ReplyDone(
         conversation=state.id,
@@ -245,7 +250,7 @@ def reply_done(state: Conversation, outcome: Outcome, following: Sequence[Ask] =
         timings=outcome.timings,
         degraded=outcome.degraded,
     )
-    ended = asked(with_turn(replace(state, reply=None), turn), following)
+    ended = with_asks(with_turn(replace(state, reply=None), turn), following)
     change = change.then(Change(ended, (Addressed(done, audience),)))
     for member, count in turn.heard.items():
         change = change.then(Change(change.state, (_heard_event(state, turn.id, member, count),)))
@@ -266,8 +271,24 @@ def taken_over(state: Conversation) -> Change:
         raise Conflict("No reply is in flight.")
     change = _given_up(state, state.reply, "error")
     reply = change.state.reply or state.reply
-    again = replace(reply, attempt=reply.attempt + 1)
+    again = replace(reply, attempt=reply.attempt + 1, left={})
     return change.then(announced(change.state, again, 0))
+
+
+def walked_out(state: Conversation, member: str, heard: int) -> Change:
+    """A member goes away while a reply is spoken: the rest of it does not reach it.
+
+    Args:
+        state: A reply may be in flight.
+        member: Who goes.
+        heard: How much of it reached the member, in code points.
+    """
+    reply = state.reply
+    if reply is None or member not in reply.hearers:
+        return Change(state)
+    hearers = tuple(hearer for hearer in reply.hearers if hearer != member)
+    left = {**reply.left, member: heard} if heard else reply.left
+    return Change(replace(state, reply=replace(reply, hearers=hearers, left=left)))
 
 
 def cut_asked(state: Conversation, player: Member, heard: int | None) -> Change:
@@ -289,10 +310,10 @@ def heard_less(state: Conversation, turn_id: str, member: str, chars: int) -> Ch
     """A finished reply was cut while it was still being played to a member.
 
     Raises:
-        NotFound: There is no such reply among the newest turns.
+        NotFound: The member heard no such reply, or it is not among the newest turns.
     """
     turn = next((t for t in state.turns if t.id == turn_id and t.kind == "reply"), None)
-    if turn is None:
+    if turn is None or member not in turn.hearers:
         raise NotFound("There is no such reply in this conversation, or it is too old to be cut.")
     before = turn.heard.get(member, len(turn.text))
     if chars >= before:
@@ -354,7 +375,9 @@ def _cut_turn(turn: Turn, heard: Mapping[str, int], listeners: Sequence[str]) ->
         for member, count in heard.items()
         if count < len(turn.text)
     }
-    longest = max((kept.get(member, len(turn.text)) for member in listeners), default=0)
+    longest = max(
+        (kept.get(member, len(turn.text)) for member in listeners), default=len(turn.text)
+    )
     text = turn.text[:longest] if kept else turn.text
     return replace(turn, text=text, heard=kept)
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from npc_server.conversation.audience import player_refs
-from npc_server.conversation.model import Conversation, NpcState, Scalar, Surroundings
+from npc_server.conversation.model import Conversation, NpcState, Surroundings
 from npc_server.conversation.rules.change import Addressed, Change, everybody, refuse_strangers
 from npc_server.errors import BadMessage, Forbidden, NotFound
+from npc_server.persona.conditions import Scalar
 from npc_server.protocol import events
 
 FACTS = 256
@@ -49,11 +50,11 @@ def in_scene(state: Conversation, around: Surroundings) -> Change:
     """The surroundings change.
 
     Raises:
-        NotFound: A group names a member who is not here.
+        NotFound: A group names somebody who is not in the cast.
         BadMessage: A member is in two groups.
     """
     grouped = [member for group in around.groups.values() for member in group]
-    refuse_strangers(state, grouped)
+    refuse_strangers(state, grouped, away=True)
     if len(grouped) != len(set(grouped)):
         raise BadMessage("Each member is in one group at most.", details={"field": "groups"})
     return Change(

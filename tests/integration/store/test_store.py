@@ -14,7 +14,7 @@ from support import eventually
 from npc_server.config import Settings, Timeouts
 from npc_server.conversation import rules
 from npc_server.conversation.model import Ask, Conversation, Member
-from npc_server.errors import ConfigError, StoreUnavailable
+from npc_server.errors import ConfigError, NotFound, StoreUnavailable
 from npc_server.store import (
     Answer,
     Committed,
@@ -29,6 +29,7 @@ from npc_server.store import (
     Store,
     open_store,
 )
+from npc_server.store.checkpoints import About
 from npc_server.store.connect import Client
 from npc_server.store.store import EVENTS_KEPT, LEASE_MS, TURNS_KEPT
 
@@ -425,3 +426,17 @@ async def test_a_session_is_taken_up_once(store: Store, raw: Client) -> None:
 
     await eventually(lapsed)
     assert await store.take_session("token") is None
+
+
+async def test_saves_are_kept_by_name(store: Store) -> None:
+    """A save is read as it was put, replaced by one of its name, listed newest first, deleted."""
+    saves = store.checkpoints
+    for at_ms, name, file in ((1, "a/b", b"1"), (2, "c", b"2"), (3, "a/b", b"3")):
+        await saves.put("w", About(name, len(file), at_ms, 0), file)
+    assert [(each.name, each.at_ms) for each in await saves.all("w")] == [("a/b", 3), ("c", 2)]
+    assert await saves.get("w", "a/b") == b"3"
+    await saves.delete("w", "a/b")
+    assert [each.name for each in await saves.all("w")] == ["c"]
+    for gone in (saves.get, saves.delete):
+        with pytest.raises(NotFound, match="no save 'a/b'"):
+            await gone("w", "a/b")

@@ -107,6 +107,18 @@ async def test_the_index_sheds_what_lapsed_without_being_listed(store: Store, ra
     assert await raw.zcount(INDEX, 0, 1) == 0
 
 
+async def test_what_is_restored_is_listed(store: Store) -> None:
+    """A conversation of a save is in the index, also where it was deleted since."""
+    await make(store, "c", "d")
+    assert await store.conversations("w") == ["c", "d"]
+    saved = await store.checkpoints.dump("w", "c")
+    assert saved is not None
+    await store.delete_conversation("w", "c")
+    assert await store.conversations("w") == ["d"]
+    await store.restore(saved, [])
+    assert await store.conversations("w") == ["c", "d"]
+
+
 async def test_a_full_redis_still_lists(single: Store, single_url: str) -> None:
     """Where nothing can be written the search is answered all the same."""
     async with Redis.from_url(single_url) as raw:

@@ -79,6 +79,7 @@ REPLY = Reply(
     private=True,
     cut_by={"minsu": 3},
     number=4,
+    left={"yuna": 3},
 )
 STATE = Conversation(
     id="smithy",
@@ -125,7 +126,7 @@ _V2_STATE = Conversation(
     members=tuple(replace(m, presence="here", since=0) for m in STATE.members),
     created_ms=STATE.created_ms,
     reply=replace(
-        REPLY, root=None, player="", chain=0, line=None, private=False, cut_by={}, number=0
+        REPLY, root=None, player="", chain=0, line=None, private=False, cut_by={}, number=0, left={}
     ),
     npcs={"bram": NpcState("happy", 0.25)},
     locale="ko",
