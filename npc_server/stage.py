@@ -53,7 +53,9 @@ class Stage:
             Conflict: It is here already, or there is no room.
             BadMessage: It names neither, or both.
         """
-        room, player = await self.rooms.enter_as_host(caller, command)
+        # Here 'player' is who comes in, not for whom the host acts.
+        invites = command.model_copy(update={"player": None})
+        room, player = await self.rooms.enter_as_host(caller, invites)
         newcomer = self._newcomer(caller, command)
 
         def decide(state: Conversation) -> Change:
