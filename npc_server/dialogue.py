@@ -199,7 +199,8 @@ class Dialogue:
             room.publish(told)
             if not aside:
                 room.stop_playing(player)
-            room.inputs.pop(player.id, None)
+            if room.inputs.pop(player.id, None) is not None:
+                self._tell_presence(room, player, "idle")
             room.remember(turn, Asking(command.id, command.deadline_ms))
             self.replies.let_players_speak(room)
             self.replies.go_on(room, reply_turn)
@@ -771,7 +772,8 @@ class Dialogue:
             gaze=command.gaze,
             hearers=command.hearers,
         )
-        if command.whisper and not (command.to or found.members) and len(state.npc_members()) > 1:
+        aimed = command.to or found.members
+        if command.whisper and not aimed and len(state.npc_members()) > 1:
             raise BadMessage(
                 "To whom do you whisper? Name the members in 'to'.", details={"field": "to"}
             )
