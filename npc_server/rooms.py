@@ -471,6 +471,7 @@ class Rooms:
                 done = await self._store.commit(
                     change.state,
                     before=before if before.revision else None,
+                    elsewhere=change.elsewhere,
                     events=[_durable(item) for item in change.events],
                     answer=answer,
                     take_lease=begins or foreign,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from npc_server import past, staging
 from npc_server.clock import Clock, Ids
@@ -199,6 +199,8 @@ class Stage:
 
             def decide(state: Conversation) -> Change:
                 change = room.settled(state, "cancelled")
+                if state.reply is not None:
+                    change = replace(change, elsewhere=change.state.turns[-1:])
                 state = change.state
                 if command.branch is not None:
                     target = rules.branch_of(state, command.branch)

@@ -155,6 +155,7 @@ class Store:
         after: Conversation,
         *,
         before: Conversation | None,
+        elsewhere: Sequence[Turn] = (),
         events: Sequence[Durable] = (),
         answer: Answer | None = None,
         take_lease: bool = False,
@@ -166,6 +167,7 @@ class Store:
         Args:
             after: The new state.
             before: The state that it was made from; ``None`` where there was none.
+            elsewhere: New turns that are not of its branch.
             events: What tells of it; they get the next numbers.
             answer: The command's answer, to be given again if the command comes again.
             take_lease: Begin a reply: nobody else may until it is released or lapses.
@@ -180,6 +182,7 @@ class Store:
         keys = ConversationKeys.of(after.world, after.id)
         known = {turn.index: turn for turn in before.turns} if before else {}
         turns = [turn for turn in after.turns if known.get(turn.index) is not turn]
+        turns += elsewhere
         names = [*keys.fixed(), *([keys.answer(answer.player, answer.command)] if answer else [])]
         arguments: list[bytes | str | int] = [
             before.revision if before else 0,

@@ -27,14 +27,23 @@ class Addressed:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A new state, and the events that tell of it."""
+    """A new state, and the events that tell of it.
+
+    Attributes:
+        state: The conversation after it.
+        events: In order.
+        elsewhere: Turns that came with it and are not of the new state's branch.
+    """
 
     state: Conversation
     events: tuple[Addressed, ...] = ()
+    elsewhere: tuple[Turn, ...] = ()
 
     def then(self, following: Change) -> Change:
         """This change and one that was made from its state, as one."""
-        return Change(following.state, self.events + following.events)
+        return Change(
+            following.state, self.events + following.events, self.elsewhere + following.elsewhere
+        )
 
 
 Decide = Callable[[Conversation], Change]
