@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar, TypeVar, cast
 
-from hypothesis import Phase, settings
+from hypothesis import Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -35,7 +35,6 @@ from npc_server.dialogue import _only_for, _reactions
 from npc_server.director import Director
 from npc_server.engines.scripted import Script, ScriptedEngine
 from npc_server.library import Library, builtin_personas
-from npc_server.observability import Metrics
 from npc_server.prompting import Prompter
 from npc_server.protocol import commands
 from npc_server.scheduler import Scheduler
@@ -70,29 +69,37 @@ class Leak(AssertionError):
     """A member was given what it did not hear, or was not given what it did."""
 
 
-def settings_for(steps: int, each: int = 50) -> settings:
-    """For so many steps in all, ``each`` of them in a conversation of its own."""
-    return settings(
-        max_examples=steps // each * 5 // 4 + 1,  # Hypothesis ends some of them earlier.
-        stateful_step_count=each,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        print_blob=False,
-        phases=(Phase.generate,),  # Shrinking takes minutes; fifty steps can be read.
-        report_multiple_bugs=False,
-    )
+def run(machine: type[Leaks], steps: int, *, each: int = 50, first: int = 0) -> Counter[str]:
+    """Drive a machine for at least so many steps.
 
+    Args:
+        machine: Which.
+        steps: How many in all.
+        each: How many of them in one conversation, at most.
+        first: Other numbers, at least a thousand apart, make other walks.
 
-def run(machine: type[Leaks], how: settings) -> Counter[str]:
-    """Drive a machine; how often everything happened.
+    Returns:
+        How often everything happened.
 
     Raises:
         Leak: A member knows what it did not hear.
     """
-    machine.happened = Counter()
-    run_state_machine_as_test(machine, settings=how)
-    return machine.happened
+    happened: Counter[str] = Counter()
+    rounds = 0
+    while happened["step"] < steps:
+        seeded = seed(first + rounds)(type("Walk", (machine,), {"happened": happened}))
+        how = settings(
+            max_examples=(steps - happened["step"]) // each + 1,
+            stateful_step_count=each,
+            database=None,
+            deadline=None,
+            derandomize=False,
+            phases=(Phase.generate,),  # Shrinking takes minutes; fifty steps can be read.
+            report_multiple_bugs=False,
+        )
+        run_state_machine_as_test(seeded, settings=how)
+        rounds += 1
+    return happened
 
 
 class Memory:
@@ -105,10 +112,10 @@ class Memory:
     def __init__(self) -> None:
         self.turns: dict[int, Turn] = {}
 
-    def commit(self, before: Conversation, after: Conversation) -> None:
+    def commit(self, before: Conversation, change: Change) -> None:
         """Keep the turns that are new or changed."""
         known = {turn.index: turn for turn in before.turns}
-        for turn in after.turns:
+        for turn in (*change.state.turns, *change.elsewhere):
             if known.get(turn.index) is not turn:
                 self.turns[turn.index] = turn
 
@@ -122,7 +129,7 @@ class Memory:
 class Leaks(RuleBasedStateMachine):
     """Three players and four NPCs; see the rules for what they do."""
 
-    happened: ClassVar[Counter[str]]
+    happened: ClassVar[Counter[str]] = Counter()
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,9 +141,9 @@ class Leaks(RuleBasedStateMachine):
         self.talked = True
         self.prompter = Prompter(library())
         engine = ScriptedEngine(Script(context=1 << 20))
-        self.brain = Brain("default", engine, cast(Scheduler, None))
-        self.director = Director(cast(Any, None), library(), Settings(), Clock(lambda: 0))
-        self.stage = stage.Stage(cast(Any, self.store), *[cast(Any, None)] * 6)
+        self.brain = Brain("default", engine, cast("Scheduler", None))
+        self.director = Director(cast("Any", None), library(), Settings(), Clock(lambda: 0))
+        self.stage = stage.Stage(cast("Any", self.store), *[cast("Any", None)] * 6)
         ana, *npcs = (member(name) for name in ("ana", "bram", "marta", "pip"))
         self.state = rules.begin("c", "w", ana, npcs, locale=None, now_ms=0)
         self.account.story.here |= {"ana", "bram", "marta", "pip"}
@@ -428,20 +435,21 @@ class Leaks(RuleBasedStateMachine):
         branches = self.state.branches if back else ()
         if not heard and not branches:
             return
-        self.commit(self.ended(self.state, "cancelled", {}))
-        branch = self.new_id()
+        change, branch = self.ended(self.state, "cancelled", {}), self.new_id()
+        if self.state.reply is not None:
+            change = replace(change, elsewhere=change.state.turns[-1:])
         if branches:
             target = self.one_of(branches, which)
             turns, _ = self.way_back(players[0], branch=target.id)
-            went = rules.returned(self.state, target, turns, now_ms=self.numbers)
+            went = rules.returned(change.state, target, turns, now_ms=self.numbers)
             self.account.returns(target.id)
         else:
             turn = self.one_of(heard, which)
             player = next(p for p in players if p.id in turn.hearers)
             turns, upto = self.way_back(player, to_turn=turn.id)
-            went = rules.rewound(self.state, upto, turns, branch=branch, now_ms=self.numbers)
+            went = rules.rewound(change.state, upto, turns, branch=branch, now_ms=self.numbers)
             self.account.rewinds(turn.id, branch)
-        self.commit(went.then(stage.reset(went.state)))
+        self.commit(change.then(went).then(stage.reset(went.state)))
         self.count("returned" if branches else "rewound")
 
     @precondition(lambda self: self.talked and self.store.turns)
@@ -498,7 +506,7 @@ class Leaks(RuleBasedStateMachine):
     def check_history(self, who: Member) -> None:
         """A page of history says what was heard, to the character."""
         turns, _ = at_once(
-            past.history(cast(Any, self.store), self.state, who, before=None, limit=200)
+            past.history(cast("Any", self.store), self.state, who, before=None, limit=MANY)
         )
         told = [(turn.turn, turn.text) for turn in turns]
         self.same(told, self.account.history(who.id), f"history of {who.id}")
@@ -507,7 +515,7 @@ class Leaks(RuleBasedStateMachine):
 
     def check_player_export(self, who: Member) -> None:
         """What a player may carry away is what it heard in any branch, to the character."""
-        pages = at_once(past.export(cast(Any, self.store), self.state, who.ref))
+        pages = at_once(past.export(cast("Any", self.store), self.state, who.ref))
         told = [(turn["turn"], turn["text"]) for page in pages for turn in page["turns"]]
         self.same(told, self.account.everything(who.id), f"export of {who.id}")
 
@@ -529,7 +537,7 @@ class Leaks(RuleBasedStateMachine):
         for npc in self.state.npc_members():
             allowed = self.account.words(npc.id) | self.account.deeds(npc.id)
             for kind in ("sft", "preferences"):
-                choice = export.Choice(cast(Any, kind), npcs=frozenset({npc.ref}), context=MANY)
+                choice = export.Choice(cast("Any", kind), npcs=frozenset({npc.ref}), context=MANY)
                 rows = list(export._rows(state, library(), {}, choice, export.Report()))
                 if kind == "preferences":
                     allowed = allowed | self.account.replaced(npc.id)
@@ -556,7 +564,7 @@ class Leaks(RuleBasedStateMachine):
 
     def commit(self, change: Change) -> None:
         """Carry a change out; its events may hold what was sent to a player, and nothing else."""
-        self.store.commit(self.state, change.state)
+        self.store.commit(self.state, change)
         self.state = replace(change.state, seq=self.state.seq + len(change.events))
         for item in change.events:
             for ref in item.audience:
@@ -566,7 +574,7 @@ class Leaks(RuleBasedStateMachine):
 
     def way_back(self, player: Member, **where: str) -> tuple[list[Turn], int]:
         """The turns that stand after a rewind, as the server finds them."""
-        command = commands.Rewind(type="rewind", id="r", conversation="c", **cast(Any, where))
+        command = commands.Rewind(type="rewind", id="r", conversation="c", **cast("Any", where))
         return at_once(self.stage._way_back(self.state, player, command))
 
     def go_on(self, seed: int) -> None:
@@ -590,7 +598,7 @@ class Leaks(RuleBasedStateMachine):
             self.commit(
                 rules.begun(self.state, known, turn=reply, queue_position=0, now_ms=self.numbers)
             )
-            self.happened["answered in private"] += cast(Reply, self.state.reply).private
+            self.happened["answered in private"] += cast("Reply", self.state.reply).private
             if seed % 3:
                 self.speak(seed % 3, seed >> 2)
 
@@ -686,5 +694,5 @@ def at_once(work: Coroutine[Any, Any, T]) -> T:
     try:
         work.send(None)
     except StopIteration as done:
-        return cast(T, done.value)
+        return cast("T", done.value)
     raise RuntimeError("it waits for something")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from leak_machine import KINDS, Leak, Leaks, run, settings_for
+from leak_machine import KINDS, Leak, Leaks, run
 
 from npc_server.conversation import audience
 from npc_server.conversation.model import Conversation, Reply, Turn
@@ -23,7 +23,7 @@ def test_nobody_knows_what_it_did_not_hear() -> None:
     After each, the history, the prompt, the export and the training rows of every member, all
     events to players and what the director sees hold what was heard, and no other canary.
     """
-    happened = run(Leaks, settings_for(STEPS))
+    happened = run(Leaks, STEPS)
     assert happened["step"] >= STEPS
     assert {kind for kind in KINDS if not happened[kind]} == set()
 
@@ -73,11 +73,11 @@ def test_a_broken_audience_is_found_out(
         if getattr(module, name, None) is sound:
             monkeypatch.setattr(module, name, broken)
     with pytest.raises(Leak):
-        run(Leaks, settings_for(STEPS))
+        run(Leaks, STEPS)
 
 
 def test_hearing_on_after_leaving_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """If who left in mid-reply were told the rest of it, the same check would fail."""
     monkeypatch.setattr(Reply, "listeners", property(lambda reply: reply.hearers))
     with pytest.raises(Leak):
-        run(Leaks, settings_for(STEPS))
+        run(Leaks, STEPS)
