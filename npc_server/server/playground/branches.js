@@ -11,7 +11,7 @@ const WORDS = 60;
 /**
  * @typedef {object} Branch
  * @property {string} id
- * @property {string | null} parent The branch that was left for it; null where that was not seen.
+ * @property {string | null} parent The branch from which it forks; null where that was not seen.
  * @property {number} start How many turns it shares with its parent.
  * @property {number} end How many turns it had when it was left.
  * @property {string} words Its newest ones when it was left.
@@ -38,7 +38,8 @@ export function grown(state, event) {
   }
   const start = event.tail.length;
   if (!known.has(event.branch)) {
-    const fresh = { id: event.branch, parent: left, start, end: start, words: lastOf(event.tail) };
+    const parent = bearer(known, left, start);
+    const fresh = { id: event.branch, parent, start, end: start, words: lastOf(event.tail) };
     known.set(event.branch, fresh);
   }
   for (const id of event.branches) {
@@ -46,6 +47,20 @@ export function grown(state, event) {
   }
   const kept = new Set([event.branch, ...event.branches]);
   return [...known.values()].filter(({ id }) => kept.has(id));
+}
+
+/**
+ * From which branch a new one forks: where the turn to which it went back was shared with an older
+ * one, from that.
+ * @param {Map<string, Branch>} known
+ * @param {string | null} left The branch that was left for it.
+ * @param {number} start How many turns the new one begins with.
+ * @returns {string | null}
+ */
+function bearer(known, left, start) {
+  const branch = left === null ? undefined : known.get(left);
+  if (!branch || branch.parent === null || start > branch.start) return left;
+  return bearer(known, branch.parent, start);
 }
 
 /** @param {{text: string}[]} turns */

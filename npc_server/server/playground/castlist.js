@@ -92,11 +92,13 @@ export function createCastList({ i18n, run, personas }) {
     return labelled("standsWith", select, i18n);
   }
 
-  function offer() {
+  /** @param {Member[]} members */
+  function offer(members) {
     const before = choice.value;
-    const options = personas().map(({ id, name }) => el("option", { value: id, text: name }));
+    const absent = personas().filter(({ id }) => !members.some(({ member }) => member === id));
+    const options = absent.map(({ id, name }) => el("option", { value: id, text: name }));
     choice.replaceChildren(...options);
-    if (before) choice.value = before;
+    if (absent.some(({ id }) => id === before)) choice.value = before;
   }
 
   return {
@@ -109,7 +111,7 @@ export function createCastList({ i18n, run, personas }) {
       if (now === shown) return;
       shown = now;
       list.replaceChildren(...members.map((member) => row(state, member)));
-      offer();
+      offer(members);
     },
   };
 }
