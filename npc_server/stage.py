@@ -226,12 +226,13 @@ class Stage:
             def decide(state: Conversation) -> Change:
                 return rules.redacted(state, same[-1], by)
 
-            told = await self.rooms.commit_once(room, decide, caller, player, command)
-            if told is None:
-                return
+            decide(room.state)  # Who may not is refused before anything is taken out.
             await self.store.redact(
                 room.state, [rules.without_words(turn) for turn in same], command.turn
             )
+            told = await self.rooms.commit_once(room, decide, caller, player, command)
+            if told is None:
+                return
             room.publish(told)
         await self.replies.speaker.forget(room.state)
 
