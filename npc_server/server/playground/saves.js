@@ -37,8 +37,9 @@ export function createSaves({ i18n, run, tell }) {
   );
   i18n.put(i18n.put(name, "saveName", undefined, "tPlaceholder"), "saveName", undefined, "tLabel");
   const save = i18n.put(el("button", { type: "submit" }), "save");
-  const file = /** @type {HTMLInputElement} */ (el("input", { type: "file", class: "hidden", accept: FILE_END }));
-  i18n.put(file, "importFile", undefined, "tLabel");
+  const file = /** @type {HTMLInputElement} */ (
+    el("input", { type: "file", accept: FILE_END, hidden: true })
+  );
   const choose = textButton("importFile", i18n, () => file.click(), "");
 
   async function refresh() {
