@@ -20,7 +20,7 @@ BREAKS, AT_ONCE = 300, 30
 async def test_300_disconnects(
     tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """300 breaks while replies are streamed, amid says and interrupts: see ``disconnects.check``."""
+    """300 breaks while replies are streamed, amid says and interrupts: the story stays whole."""
     monkeypatch.setattr(store_module, "EVENTS_KEPT", 100_000)
     script = tmp_path / "script.yaml"
     script.write_text(yaml.safe_dump(SCRIPT))
