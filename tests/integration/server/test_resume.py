@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from disconnects import abort
 from support import Json, Start, eventually, of, opened, reply_to, until
 from websockets.exceptions import ConnectionClosed
 
@@ -30,7 +31,7 @@ async def rest(client: Client) -> list[Json]:
 
 async def dropped(client: Client, app: App) -> None:
     """Let the connection break, and wait until the server knows."""
-    client.abort()
+    abort(client)
     mine = client.welcome["session"]
 
     async def left() -> bool:
@@ -256,7 +257,7 @@ async def test_a_session_goes_on_after_a_restart(start: Start) -> None:
         await client.send("say", conversation=conversation, text="Count!")
         begun = await until(client, "reply.started")
         await until(client, "reply.delta")
-        client.abort()
+        abort(client)
     async with (
         start(SLOW) as app,
         session(
@@ -319,7 +320,7 @@ async def test_a_command_is_carried_out_whole_although_its_connection_breaks(
             monkeypatch.setattr(store, "commit", slow)
             command = await client.send("say", conversation=conversation, text="Count!")
             await committing.wait()
-            client.abort()
+            abort(client)
         sessions = app.dialogue.rooms.all()[0].listeners
         assert sessions
         broken.set()
