@@ -100,7 +100,6 @@ class Player:
     async def _connected(self) -> AsyncIterator[Client]:
         last = {self.conversation: self.story.last} if self.story.last else {}
         about: dict[str, Any] = {
-            "player": self.player,
             "role": "player",
             "resume": self._token,
             "last": last,
