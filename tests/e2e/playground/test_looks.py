@@ -13,7 +13,9 @@ from playwright.async_api import expect
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-PICTURE = Path(__file__).parents[3] / "docs/images/playground.png"
+IMAGES = Path(__file__).parents[3] / "docs/images"
+PICTURE = IMAGES / "playground.png"
+SCENE_PICTURE = IMAGES / "playground-scene.png"
 LONGEST_BYTES = 300_000
 
 
@@ -109,7 +111,18 @@ async def test_the_readme_has_its_picture(talk: Talk) -> None:
     """The picture of the README is there, of the right size; NPC_PICTURE=1 takes it anew."""
     if os.environ.get("NPC_PICTURE"):
         await take_readme_picture(talk, PICTURE)
-    png = PICTURE.read_bytes()
+    _is_good(PICTURE)
+
+
+async def test_the_guide_has_its_picture(talk: Talk) -> None:
+    """So is the picture of a scene in the guide, and NPC_PICTURE=1 takes that anew too."""
+    if os.environ.get("NPC_PICTURE"):
+        await take_scene_picture(talk, SCENE_PICTURE)
+    _is_good(SCENE_PICTURE)
+
+
+def _is_good(picture: Path) -> None:
+    png = picture.read_bytes()
     width, height, rows = _rows(png)
     assert (width, height) == (1280, 800)
     assert rows > 200
@@ -125,4 +138,17 @@ async def take_readme_picture(talk: Talk, file: Path) -> None:
     heard = talk.replies().nth(2).locator(".heard")
     await expect(heard).to_have_text(re.compile(r".{85,}"), timeout=20_000)
     file.parent.mkdir(parents=True, exist_ok=True)
+    await talk.page.screenshot(path=file)
+
+
+async def take_scene_picture(talk: Talk, file: Path) -> None:
+    """Whisper with Marta in the tavern, with the Director panel open, and take a picture of it."""
+    await talk.page.goto(talk.url)
+    await talk.page.locator('[data-scene="tavern"]').click()
+    await expect(talk.replies().first).to_have_attribute("data-status", "done")
+    await talk.direct("happen", "castTitle")
+    await talk.page.locator('#chips [data-member="marta"]').click()
+    await talk.page.locator("#whisper").click()
+    await talk.answered("And what do they tell about the well?")
+    await talk.page.locator("#field").blur()
     await talk.page.screenshot(path=file)
