@@ -24,12 +24,21 @@ class Refused(NpcError):
 
 
 class Client:
-    """A session with a server. Events are plain dictionaries, as they came."""
+    """A session with a server. Events are plain dictionaries, as they came.
+
+    Attributes:
+        welcome: What the server answered to ``hello``.
+    """
 
     def __init__(self, connection: ClientConnection) -> None:
+        self.welcome: Json = {}
         self._connection = connection
         self._prefix = uuid.uuid4().hex
         self._numbers = itertools.count(1)
+
+    def abort(self) -> None:
+        """Let the connection break, as a network does."""
+        self._connection.transport.abort()
 
     async def send(self, type_: str, **fields: Any) -> str:
         """Send a command; returns its id."""
@@ -124,7 +133,7 @@ async def session(
         client = Client(connection)
         who = {"id": player, "name": name or player, "consent": list(consent)}
         about = {"name": "npc-server client"}
-        await client.ask(
+        client.welcome = await client.ask(
             "hello",
             protocol=VERSION,
             player=who,

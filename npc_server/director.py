@@ -100,7 +100,8 @@ class Director:
         """
         near = (*hearers, *to) if hearers else audible(state, speaker)
         npcs = [npc for npc in state.npc_members() if npc.id in near and npc.id != speaker]
-        if len(npcs) == 1 and not to:
+        asker = state.member(speaker)
+        if len(npcs) == 1 and not to and asker is not None and asker.kind == "player":
             return Addressees((npcs[0].id,), "only_one")
         recent = [turn for turn in heard_by(state.turns, speaker) if turn.kind != "event"]
         return addressees(

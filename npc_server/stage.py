@@ -8,18 +8,14 @@ from npc_server import past, staging
 from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
 from npc_server.conversation import rules
-from npc_server.conversation.audience import heard_by
 from npc_server.conversation.model import Conversation, Member, Turn
-from npc_server.conversation.rules import Addressed, Change
+from npc_server.conversation.rules import Change
 from npc_server.errors import BadMessage, Forbidden, NotFound
 from npc_server.library import Library
-from npc_server.protocol import commands, events
+from npc_server.protocol import commands
 from npc_server.replies import Replies
 from npc_server.rooms import Caller, Room, Rooms
 from npc_server.store import Store
-
-TAIL_TURNS = 50
-"""So many of the newest turns go out when a conversation goes back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +49,9 @@ class Stage:
             Conflict: It is here already, or there is no room.
             BadMessage: It names neither, or both.
         """
-        # Here 'player' is who comes in, not for whom the host acts.
-        invites = command.model_copy(update={"player": None})
-        room, player = await self.rooms.enter_as_host(caller, invites)
+        # The player that it names is the newcomer, not the one for whom the host acts.
+        for_whom = command.model_copy(update={"player": None})
+        room, player = await self.rooms.enter_as_host(caller, for_whom)
         newcomer = self._newcomer(caller, command)
 
         def decide(state: Conversation) -> Change:
@@ -74,7 +70,8 @@ class Stage:
             NotFound: There is no such conversation of the caller, or no such member.
             Conflict: It is the last NPC.
         """
-        room, player = await self.rooms.enter(caller, command)
+        enter = self.rooms.enter if command.member is None else self.rooms.enter_for
+        room, player = await enter(caller, command)
         member = command.member or player.id
         if member != player.id and not caller.host:
             raise Forbidden("Only a host may send somebody else away.")
@@ -186,6 +183,7 @@ class Stage:
         if not caller.host and len(room.state.players()) > 1:
             raise Forbidden("Others play along here; only a host may go back.")
         branch, now = self.ids.new(), self.clock.wall_ms()
+        await self.replies.have_cut(room, player)
 
         async with room.lock:
             if await self.rooms.repeated(room, caller, player, command):
@@ -200,7 +198,7 @@ class Stage:
                     went = rules.returned(state, target, back, now_ms=now)
                 else:
                     went = rules.rewound(state, upto, back, branch=branch, now_ms=now)
-                return went.then(reset(went.state))
+                return went.then(past.reset(went.state))
 
             told = await self.rooms.commit_once(room, decide, caller, player, command)
             if told is None:
@@ -228,12 +226,13 @@ class Stage:
             def decide(state: Conversation) -> Change:
                 return rules.redacted(state, same[-1], by)
 
-            told = await self.rooms.commit_once(room, decide, caller, player, command)
-            if told is None:
-                return
+            decide(room.state)  # Who may not is refused before anything is taken out.
             await self.store.redact(
                 room.state, [rules.without_words(turn) for turn in same], command.turn
             )
+            told = await self.rooms.commit_once(room, decide, caller, player, command)
+            if told is None:
+                return
             room.publish(told)
         await self.replies.speaker.forget(room.state)
 
@@ -295,22 +294,3 @@ class Stage:
             return staging.npc_member(self.library, choice)
         who = command.player or ""
         return Member(command.member or who, "player", command.name or who, caller.ref(who))
-
-
-def reset(state: Conversation) -> Change:
-    """Tell every player of the cast that the conversation is another one now, as it heard it."""
-    told = [Addressed(reset_for(state, player), (player.ref,)) for player in state.players()]
-    return Change(state, tuple(told))
-
-
-def reset_for(state: Conversation, player: Member) -> events.ConversationReset:
-    """The conversation as one player heard it, in place of all that it was told before."""
-    heard = heard_by(state.turns, player.id)
-    return events.ConversationReset(
-        conversation=state.id,
-        branch=state.branch,
-        branches=[branch.id for branch in state.branches],
-        cast=rules.cast_of(state),
-        state=rules.moods_of(state),
-        tail=[past.as_told(turn) for turn in heard[-TAIL_TURNS:]],
-    )

@@ -48,7 +48,8 @@ class Uttered:
         text: All that is said.
         private: Whether it was meant for some only.
         heard: Hearers who heard less, and how many code points.
-        deeds: What was done with it; every hearer sees it.
+        deeds: What was done with it; every hearer who has not left by then sees it.
+        missed: By deed, who had left by then.
         refused: Those of them that came to nothing.
         replaced: Whether it was said anew.
     """
@@ -60,8 +61,14 @@ class Uttered:
     private: bool = False
     heard: dict[str, int] = field(default_factory=dict)
     deeds: list[str] = field(default_factory=list)
+    missed: dict[str, set[str]] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     replaced: bool = False
+
+    def seen_by(self, member: str) -> list[str]:
+        """What a member saw done."""
+        there = (deed for deed in self.deeds if member not in self.missed.get(deed, ()))
+        return [deed for deed in there if member in self.hearers]
 
     def cut_for(self, member: str, length: int) -> None:
         """A hearer heard so much of it, at most."""
@@ -163,7 +170,9 @@ class Account:
         said.replaced = True
         heard = [m for m in said.hearers if m in story.here]
         deeds = [deed for deed in said.deeds if deed not in said.refused]
-        again = Uttered(turn, said.speaker, heard, "", said.private, deeds=deeds)
+        again = Uttered(
+            turn, said.speaker, heard, "", said.private, deeds=deeds, missed=dict(said.missed)
+        )
         return self._speak(again)
 
     def begins_again(self) -> None:
@@ -176,6 +185,7 @@ class Account:
         """The NPC that speaks does something."""
         live = self._live()
         live.deeds.append(deed)
+        live.missed[deed] = set(live.heard)
         self._told(live, {deed})
 
     def refuses(self, deed: str) -> None:
@@ -275,17 +285,19 @@ class Account:
     def deeds(self, member: str) -> set[str]:
         """The canaries in what a member saw done in this branch."""
         seen = (u for u in self.story.path if member in u.hearers and not u.replaced)
-        return {deed for u in seen for deed in u.deeds}
+        return {deed for u in seen for deed in u.seen_by(member)}
 
     def replaced(self, member: str) -> set[str]:
         """The canaries in what a member heard in this branch and was said anew."""
         gone = (u for u in self.story.path if u.replaced and member in u.hearers)
-        return {word for u in gone for word in (*canaries(self.text_for(u, member)), *u.deeds)}
+        return {
+            word for u in gone for word in (*canaries(self.text_for(u, member)), *u.seen_by(member))
+        }
 
     def _heard(self, member: str, uttered: Iterable[Uttered]) -> Iterator[tuple[str, str]]:
         for each in uttered:
             text = self.text_for(each, member)
-            if text or (each.deeds and member in each.hearers):
+            if text or each.seen_by(member):
                 yield each.turn, text
 
     def _add(self, uttered: Uttered, *, told: bool = True) -> None:

@@ -444,7 +444,7 @@ class Leaks(RuleBasedStateMachine):
             turns, upto = self.way_back(player, to_turn=turn.id)
             went = rules.rewound(self.state, upto, turns, branch=branch, now_ms=self.numbers)
             self.account.rewinds(turn.id, branch)
-        self.commit(went.then(stage.reset(went.state)))
+        self.commit(went.then(past.reset(went.state)))
         self.count("returned" if branches else "rewound")
 
     @precondition(lambda self: self.talked and self.store.turns)
@@ -480,7 +480,7 @@ class Leaks(RuleBasedStateMachine):
         turns = at_once(self.store.turns_at("", "", newest))
         self.state = replace(saved.state, turns=rules.in_memory(tuple(turns)))
         self.sent = ""
-        self.commit(stage.reset(self.state))
+        self.commit(past.reset(self.state))
         self.count("loaded")
 
     # What nobody may know
@@ -501,7 +501,7 @@ class Leaks(RuleBasedStateMachine):
     def check_history(self, who: Member) -> None:
         """A page of history says what was heard, to the character."""
         turns, _ = at_once(
-            past.history(cast("Any", self.store), self.state, who, before=None, limit=200)
+            past.history(cast("Any", self.store), self.state, who, before=None, limit=5_000)
         )
         told = [(turn.turn, turn.text) for turn in turns]
         self.same(told, self.account.history(who.id), f"history of {who.id}")

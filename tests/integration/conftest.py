@@ -14,6 +14,7 @@ from support import FAST, Json, Start
 
 from npc_server.app import App, running
 from npc_server.client import Client, session
+from npc_server.clock import Clock
 from npc_server.config import Settings
 
 
@@ -21,11 +22,14 @@ from npc_server.config import Settings
 def start(tmp_path: Path) -> Start:
     """Start a server on a free port; ``script`` is what the scripted engine says.
 
+    ``clock`` is its time, if not the real one.
     While it serves, a blocking call of ours on the event loop fails the test.
     """
 
     @asynccontextmanager
-    async def begin(script: Json | None = None, **settings: Any) -> AsyncIterator[App]:
+    async def begin(
+        script: Json | None = None, *, clock: Clock | None = None, **settings: Any
+    ) -> AsyncIterator[App]:
         file = None
         if script is not None:
             file = tmp_path / "script.yaml"
@@ -38,7 +42,7 @@ def start(tmp_path: Path) -> Start:
             "limits": FAST,
             **settings,
         }
-        async with running(Settings(**chosen)) as app:
+        async with running(Settings(**chosen), clock) as app:
             await app.loading
             with blockbuster_ctx(scanned_modules=["npc_server"]):
                 yield app

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 IMAGES = Path(__file__).parents[3] / "docs/images"
 PICTURE = IMAGES / "playground.png"
-SCENE_PICTURE = IMAGES / "playground-scene.png"
+DIRECTOR_PICTURE = IMAGES / "playground-director.png"
 LONGEST_BYTES = 300_000
 
 
@@ -117,8 +117,8 @@ async def test_the_readme_has_its_picture(talk: Talk) -> None:
 async def test_the_guide_has_its_picture(talk: Talk) -> None:
     """So is the picture of a scene in the guide, and NPC_PICTURE=1 takes that anew too."""
     if os.environ.get("NPC_PICTURE"):
-        await take_scene_picture(talk, SCENE_PICTURE)
-    _is_good(SCENE_PICTURE)
+        await take_scene_picture(talk, DIRECTOR_PICTURE)
+    _is_good(DIRECTOR_PICTURE)
 
 
 def _is_good(picture: Path) -> None:
