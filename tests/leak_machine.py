@@ -72,7 +72,7 @@ class Leak(AssertionError):
 def settings_for(steps: int, each: int = 50) -> settings:
     """For so many steps in all, ``each`` of them in a conversation of its own."""
     return settings(
-        max_examples=steps // each * 5 // 4 + 1,  # Hypothesis ends some of them earlier.
+        max_examples=steps // each * 3 // 2 + 1,  # Hypothesis ends some of them earlier.
         stateful_step_count=each,
         derandomize=True,
         database=None,
