@@ -23,7 +23,7 @@ from npc_server.conversation import rules
 from npc_server.conversation.addressee import Addressees
 from npc_server.conversation.audience import player_refs
 from npc_server.conversation.backchannel import is_backchannel
-from npc_server.conversation.model import Ask, Conversation, Member, Surroundings
+from npc_server.conversation.model import Ask, Conversation, Member
 from npc_server.conversation.rules import Addressed, Change
 from npc_server.director import Director
 from npc_server.errors import (
@@ -39,7 +39,7 @@ from npc_server.observability import get_logger
 from npc_server.prompt import ActionOutcome, Message
 from npc_server.protocol import commands, events
 from npc_server.quota import Quotas
-from npc_server.replies import INPUT_SECONDS, Replies
+from npc_server.replies import INPUT_SECONDS, Replies, priority_of
 from npc_server.rooms import (
     TAIL_EVENTS,
     Asking,
@@ -243,9 +243,7 @@ class Dialogue:
             asks = _reactions(state, command, player, turn) if reacts else ()
             if not asks:
                 return change.then(rules.idle(state, turn))
-            self._admit(room, caller, player, asks[0])
-            change = change.then(rules.asked(state, asks))
-            return change.then(self.replies.next_up(change.state, reply_turn))
+            return self._let_answer(room, change, caller, player, asks, reply_turn)
 
         async with room.lock:
             with room.holding() as live:
@@ -313,9 +311,7 @@ class Dialogue:
             change = room.settled(state, "interrupted", player, command.heard_chars)
             if command.turn is None:
                 change = change.then(_stop_playing(room, change.state, player))
-            return change.then(
-                rules.settling(change.state, Change(rules.yielded(change.state, player)))
-            )
+            return change.then(rules.yielded(change.state, player))
 
         async with room.lock:
             with room.holding() as live:
@@ -708,14 +704,24 @@ class Dialogue:
     def _begin(
         self, caller: Caller, command: commands.ConversationOpen, player: Member
     ) -> Conversation:
-        around, npcs = self._set_out(command, player)
-        npcs = npcs or [staging.npc_member(self.library, choice) for choice in command.npcs]
+        scene = None if command.scene is None else self.library.scene(command.scene)
+        if scene is not None and command.npcs:
+            raise BadMessage(
+                "A scene brings its NPCs along. Leave 'npcs' out, and send conversation.join for "
+                "more.",
+                details={"field": "npcs"},
+            )
+        npcs = (
+            [staging.npc_member(self.library, choice) for choice in command.npcs]
+            if scene is None
+            else staging.cast(self.library, scene)
+        )
         if len(npcs) >= self.settings.limits.members:
             raise BadMessage(
                 f"A conversation has {self.settings.limits.members} members at most.",
                 details={"field": "npcs"},
             )
-        state = rules.begin(
+        return rules.begin(
             command.conversation or self.ids.new(),
             caller.world,
             player,
@@ -724,25 +730,9 @@ class Dialogue:
             now_ms=self.clock.wall_ms(),
             invite=secrets.token_urlsafe(12),
             seed=self.ids.bits(32),
-            around=around,
+            around=None if scene is None else staging.surroundings(scene, player.id),
+            facts=None if scene is None else scene.facts,
         )
-        scene = self.library.scene(command.scene) if command.scene else None
-        return replace(state, facts=dict(scene.facts)) if scene else state
-
-    def _set_out(
-        self, command: commands.ConversationOpen, player: Member
-    ) -> tuple[Surroundings | None, list[Member]]:
-        """The surroundings and the NPCs of the scene that was asked for, if one was."""
-        if command.scene is None:
-            return None, []
-        scene = self.library.scene(command.scene)
-        if command.npcs:
-            raise BadMessage(
-                "A scene brings its NPCs along. Leave 'npcs' out, and send conversation.join for "
-                "more.",
-                details={"field": "npcs"},
-            )
-        return staging.surroundings(scene, player.id), staging.cast(self.library, scene)
 
     def _newcomer(
         self,
@@ -786,8 +776,7 @@ class Dialogue:
         if rules.takes_floor(state, player):
             change = room.settled(state, "interrupted", player)
         change = change.then(_stop_playing(room, change.state, player))
-        yielding = Change(rules.yielded(change.state, player))
-        return change.then(rules.settling(change.state, yielding))
+        return change.then(rules.yielded(change.state, player))
 
     def _answered(
         self,
@@ -808,6 +797,18 @@ class Dialogue:
         asks = self.director.asks(state, turn, player, found)
         if not asks:
             return change.then(rules.idle(change.state, turn.id))
+        return self._let_answer(room, change, caller, player, asks, reply_turn)
+
+    def _let_answer(
+        self,
+        room: Room,
+        change: Change,
+        caller: Caller,
+        player: Member,
+        asks: tuple[Ask, ...],
+        reply_turn: str,
+    ) -> Change:
+        """A change, and who answers it, as far as there is room for one more reply."""
         self._admit(room, caller, player, asks[0])
         change = change.then(rules.asked(change.state, asks))
         return change.then(self.replies.next_up(change.state, reply_turn))
@@ -815,8 +816,7 @@ class Dialogue:
     def _admit(self, room: Room, caller: Caller, player: Member, ask: Ask) -> None:
         self.quotas.speaking(caller.namespace, player.ref, replaces=1 if room.live else 0)
         if room.live is None:
-            priority = Priority.AMBIENT if ask.ambient else Priority.PLAYER
-            self.replies.speaker.admit(room.state, ask.speaker, priority)
+            self.replies.speaker.admit(room.state, ask.speaker, priority_of(ask))
 
     def _refuse_one_too_many(self, caller: Caller, conversation: str | None) -> None:
         allowed = self.settings.limits.conversations

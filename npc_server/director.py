@@ -21,14 +21,14 @@ from npc_server.conversation.addressee import Addressees, Candidate, Exchange, a
 from npc_server.conversation.audience import audible, heard_by
 from npc_server.conversation.model import Ask, Conversation, Member, Reply, Turn
 from npc_server.conversation.rules import Silence
-from npc_server.engines.choose import Chooser, Question
+from npc_server.engines.choose import Chooser, Language, Question, opening
 from npc_server.errors import NotFound, NpcError
 from npc_server.library import Library
 from npc_server.observability import get_logger
 from npc_server.persona import Persona
 from npc_server.prompt import Message
 from npc_server.prompt.plain import plain
-from npc_server.scheduler import Priority, Recalled
+from npc_server.scheduler import Priority
 
 log = get_logger(__name__)
 
@@ -222,16 +222,12 @@ class Director:
             brain = self._brains.background(personas[0].engine if personas[0] else None)
             question = _question(npcs, personas)
             messages = self._overheard(state, turn, npcs, personas)
-            async with asyncio.timeout(self._patience):
-                while True:
-                    try:
-                        async with brain.scheduler.seat(Priority.PLAYER, ask.player) as grant:
-                            found = await grant.run(
-                                self._chooser(brain).choose(messages, question, "director")
-                            )
-                            break
-                    except Recalled:
-                        continue
+            chooser = self._chooser(brain)
+            async with (
+                asyncio.timeout(self._patience),
+                brain.scheduler.seat(Priority.PLAYER, ask.player),
+            ):
+                found = await chooser.choose(messages, question, "director")
         except (NpcError, TimeoutError) as error:
             log.debug("director_went_by_words", reason=str(error))
             return [*(w / sum(by_words) for w in by_words), 0.0]
@@ -255,13 +251,7 @@ class Director:
             f"[{plain(t.text)}]" if t.kind == "event" else f"{names[t.speaker]}: {plain(t.text)}"
             for t in shared[-RECENT:]
         ]
-        korean = _is_korean(personas)
-        system = (
-            "당신은 대화에 대한 질문에 답합니다."
-            if korean
-            else "You answer questions about a conversation."
-        )
-        return [Message("system", system), Message("user", "\n".join(lines) or "...")]
+        return [opening(_language(personas)), Message("user", "\n".join(lines) or "...")]
 
     def _chooser(self, brain: Brain) -> Chooser:
         return self._choosers.setdefault(brain.name, Chooser(brain.engine))
@@ -326,7 +316,6 @@ def _dice(state: Conversation, what: str) -> Random:
 
 
 def _question(npcs: Sequence[Member], personas: Sequence[Persona | None]) -> Question:
-    korean = _is_korean(personas)
     options = [
         f"{plain(npc.name)} ({persona.summary[:80]})" if persona else plain(npc.name)
         for npc, persona in zip(npcs, personas, strict=True)
@@ -335,11 +324,11 @@ def _question(npcs: Sequence[Member], personas: Sequence[Persona | None]) -> Que
         f"{n}. {option}" if options.count(option) > 1 else option
         for n, option in enumerate(options, start=1)
     ]
-    if korean:
+    if _language(personas) == "ko":
         return Question("방금 한 말에 누가 대답할까요?", (*options, "아무도 안 함"), "ko")
     return Question("Who answers the last line?", (*options, "Nobody"), "en")
 
 
-def _is_korean(personas: Sequence[Persona | None]) -> bool:
+def _language(personas: Sequence[Persona | None]) -> Language:
     first = next((persona for persona in personas if persona is not None), None)
-    return first is not None and first.languages[0].startswith("ko")
+    return "ko" if first is not None and first.languages[0].startswith("ko") else "en"

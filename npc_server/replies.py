@@ -154,7 +154,7 @@ class Replies:
             return rules.silent(state, ask, ask.speaker, "gone")
         if rules.is_unasked(ask) and not self.director.has_budget(state):
             return rules.silent(state, ask, ask.speaker, "budget")
-        position = self.speaker.queue_position(state, ask.speaker, ask.player, _priority(ask))
+        position = self.speaker.queue_position(state, ask.speaker, ask.player, priority_of(ask))
         return rules.begun(
             state, ask, turn=turn, queue_position=position, now_ms=self._clock.wall_ms()
         )
@@ -202,8 +202,7 @@ class Replies:
             if ask.speaker is not None:
                 return self.next_up(state, turn)
             if pick is None:
-                kept = tuple(other for other in state.asks if other is not ask and other != ask)
-                return rules.settling(state, Change(replace(state, asks=kept)))
+                return rules.given_up(state, ask)
             if pick.silence is not None:
                 return rules.silent(state, ask, pick.npc, pick.silence)
             known = replace(ask, speaker=pick.npc)
@@ -432,7 +431,6 @@ class Replies:
 
     async def _speak(self, room: Room, live: Live, state: Conversation) -> None:
         bind(conversation=state.id, turn=live.speech.reply.turn)
-        ambient = live.speech.reply.ambient
         with self._quotas.replying(live.asker.partition(":")[0], live.asker) as spend:
             try:
                 outcome = await self.speaker.speak(
@@ -440,7 +438,7 @@ class Replies:
                     live.speech,
                     live.go,
                     propose=self._proposing(room, live),
-                    priority=Priority.AMBIENT if ambient else Priority.PLAYER,
+                    priority=priority_of(live.speech.reply),
                     owner=live.asker,
                 )
             except NpcError as error:
@@ -605,7 +603,8 @@ class Replies:
         return task
 
 
-def _priority(ask: Ask) -> Priority:
+def priority_of(ask: Ask | Reply) -> Priority:
+    """The class of a reply: who waits for it."""
     return Priority.AMBIENT if ask.ambient else Priority.PLAYER
 
 
@@ -622,4 +621,4 @@ def _likeliest(state: Conversation) -> Member | None:
 def _given_up(room: Room, state: Conversation) -> Change:
     """The end of the reply in flight and of all that waits: nobody is there to hear it."""
     change = room.settled(state, "cancelled")
-    return change.then(rules.settling(change.state, Change(replace(change.state, asks=()))))
+    return change.then(rules.given_up(change.state))

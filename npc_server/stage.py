@@ -272,7 +272,7 @@ class Stage:
         """The newest turns as they will be, and the index of the last."""
         most = rules.TURNS_IN_MEMORY + rules.TURNS_DROPPED
         if command.branch is not None:
-            runs = rules.path_of(rules.branch_of(state, command.branch))
+            runs = rules.branch_of(state, command.branch).path()
             indices = rules.newest_of(runs, most)
             return await self.store.turns_at(state.world, state.id, indices), 0
         index = await past.index_of(self.store, state, command.to_turn or "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from npc_server.clock import Clock, Ids
@@ -12,7 +12,7 @@ from npc_server.conversation.model import Ambient, Ask, Conversation, Member, Su
 from npc_server.conversation.rules import Change
 from npc_server.errors import NotFound
 from npc_server.library import Library
-from npc_server.persona.scene import Scene
+from npc_server.persona.scene import Scene, SceneObject
 from npc_server.protocol import commands, events
 
 Step = Callable[[Conversation], Change]
@@ -20,10 +20,7 @@ Step = Callable[[Conversation], Change]
 
 def cast(library: Library, scene: Scene) -> list[Member]:
     """The NPCs of a scene."""
-    return [
-        Member(part.member or part.npc, "npc", part.name or library.get(part.npc).name, part.npc)
-        for part in scene.cast
-    ]
+    return [_npc(library, part.npc, part.member, part.name) for part in scene.cast]
 
 
 def npc_member(library: Library, choice: str | commands.NpcChoice) -> Member:
@@ -33,8 +30,7 @@ def npc_member(library: Library, choice: str | commands.NpcChoice) -> Member:
         NotFound: There is no such persona.
     """
     wanted = commands.NpcChoice(npc=choice) if isinstance(choice, str) else choice
-    persona = library.get(wanted.npc)
-    return Member(wanted.member or persona.id, "npc", wanted.name or persona.name, persona.id)
+    return _npc(library, wanted.npc, wanted.member, wanted.name)
 
 
 def surroundings(scene: Scene, player: str | None = None) -> Surroundings:
@@ -47,7 +43,7 @@ def surroundings(scene: Scene, player: str | None = None) -> Surroundings:
     groups: dict[str, tuple[str, ...]] = dict.fromkeys(scene.groups, ())
     for part in scene.cast:
         if part.group is not None:
-            groups[part.group] = (*groups[part.group], part.member or part.npc)
+            groups[part.group] = (*groups[part.group], part.id)
     if player is not None and scene.player_group is not None:
         groups[scene.player_group] = (*groups[scene.player_group], player)
     ambient = scene.ambient
@@ -57,8 +53,8 @@ def surroundings(scene: Scene, player: str | None = None) -> Surroundings:
         groups=groups,
         distances=distances(scene.distances),
         earshot_m=scene.earshot_m,
-        objects={each.name: each.text for each in scene.objects},
-        roles={part.member or part.npc: part.role for part in scene.cast if part.role},
+        objects=_seen(scene.objects),
+        roles={part.id: part.role for part in scene.cast if part.role},
         talkativeness=dict(scene.talkativeness),
         ambient=Ambient(
             on=ambient.on,
@@ -87,7 +83,7 @@ def changed(around: Surroundings, command: commands.SceneSet, scene: Scene | Non
         scene: The scene that it names, if it names one.
     """
     if scene is not None:
-        objects = {each.name: each.text for each in scene.objects}
+        objects = _seen(scene.objects)
         groups: dict[str, tuple[str, ...]] = dict.fromkeys(scene.groups, ())
         around = replace(around, scene=scene.id, place=scene.place, objects=objects, groups=groups)
     if command.groups is not None:
@@ -96,8 +92,7 @@ def changed(around: Surroundings, command: commands.SceneSet, scene: Scene | Non
     if command.distances is not None:
         around = replace(around, distances=distances(command.distances))
     if command.objects is not None:
-        objects = {each.name: each.text for each in command.objects}
-        around = replace(around, objects=objects)
+        around = replace(around, objects=_seen(command.objects))
     return around
 
 
@@ -146,17 +141,22 @@ def scene_view(around: Surroundings) -> events.SceneView | None:
     """The surroundings as clients see them; ``None`` where nothing is known of them."""
     if around.scene is None and not around.groups and not around.objects:
         return None
-    return events.SceneView(
-        scene=around.scene,
-        groups={name: list(group) for name, group in around.groups.items()},
-        objects=around.objects,
-    )
+    return rules.scene_view(around)
+
+
+def _npc(library: Library, npc: str, member: str | None, name: str | None) -> Member:
+    persona = library.get(npc)
+    return Member(member or persona.id, "npc", name or persona.name, persona.id)
+
+
+def _seen(objects: Iterable[SceneObject | commands.SceneObject]) -> dict[str, str]:
+    """What is to be seen, by name."""
+    return {each.name: each.text for each in objects}
 
 
 def _event(text: str, ids: Ids, clock: Clock) -> Step:
-    hearers: Sequence[str] = ()
     return lambda state: rules.happened(
-        state, text, to=(), hearers=hearers, turn=ids.new(), now_ms=clock.wall_ms()
+        state, text, to=(), hearers=(), turn=ids.new(), now_ms=clock.wall_ms()
     )
 
 

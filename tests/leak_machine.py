@@ -164,8 +164,7 @@ class Leaks(RuleBasedStateMachine):
         change = Change(self.state)
         if rules.takes_floor(self.state, speaker):
             change = self.ended(change.state, "interrupted", {speaker.id: who % 40})
-        yielded = Change(rules.yielded(change.state, speaker))
-        change = change.then(rules.settling(change.state, yielded))
+        change = change.then(rules.yielded(change.state, speaker))
         hearers = others if how == "hearers" else []
         asked = others if how in {"to", "whisper"} else []
         found = self.director.addressed(change.state, speaker.id, text, to=asked, hearers=hearers)

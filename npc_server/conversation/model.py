@@ -274,6 +274,10 @@ class Branch:
     facts: dict[str, Scalar]
     left_ms: int
 
+    def path(self) -> tuple[tuple[int, int], ...]:
+        """First and last index of each run of its turns, oldest first."""
+        return _path(self.inherited, self.first, self.last)
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
@@ -353,9 +357,15 @@ class Conversation:
 
     def path(self) -> tuple[tuple[int, int], ...]:
         """First and last index of each run of turns of this branch, oldest first."""
-        own = ((self.first, self.next - 1),) if self.next > self.first else ()
-        return (*self.inherited, *own)
+        return _path(self.inherited, self.first, self.next - 1)
 
     def turn(self, turn_id: str) -> Turn | None:
         """The turn of that id among the newest, or ``None``."""
         return next((t for t in reversed(self.turns) if t.id == turn_id), None)
+
+
+def _path(
+    inherited: tuple[tuple[int, int], ...], first: int, last: int
+) -> tuple[tuple[int, int], ...]:
+    own = ((first, last),) if last >= first else ()
+    return (*inherited, *own)

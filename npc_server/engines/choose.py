@@ -91,9 +91,14 @@ def rendered(question: Question) -> str:
     return "\n".join([asks.format(question=question.text), *lines, how])
 
 
+def opening(language: Language) -> Message:
+    """The system message of a question that is asked of no NPC's own prompt."""
+    return Message("system", _WORDS[language][0])
+
+
 def without_content(question: Question) -> list[tuple[Message, ...]]:
     """The same question asked of nothing, to find out what the model leans to."""
-    system = Message("system", _WORDS[question.language][0])
+    system = opening(question.language)
     texts = CONTENT_FREE[question.language]
     return [folded((system, Message("user", text)), question) for text in texts]
 

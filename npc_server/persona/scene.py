@@ -56,6 +56,11 @@ class Role(Part):
     group: Name | None = Field(None, description="The group in which it begins.")
     role: Line | None = Field(None, description="What it does here; the NPC is told so.")
 
+    @property
+    def id(self) -> str:
+        """By what it is named in this scene."""
+        return self.member or self.npc
+
 
 class SceneObject(Part):
     """Something that the NPCs can see."""
@@ -135,7 +140,7 @@ class Scene(Part):
 
     def members(self) -> tuple[str, ...]:
         """The member ids of the cast."""
-        return tuple(part.member or part.npc for part in self.cast)
+        return tuple(part.id for part in self.cast)
 
 
 def find_problems(text: str, file: str, personas: Mapping[str, str]) -> Scene | list[FileError]:
@@ -180,7 +185,7 @@ def _of_the_cast(scene: Scene, personas: Mapping[str, str]) -> Iterator[Finding]
         yield from _unknown(part.npc, personas, "persona", *here, "npc")
         if part.group is not None:
             yield from _unknown(part.group, scene.groups, "group", *here, "group")
-        members.append(((*here, "member" if part.member else "npc"), part.member or part.npc))
+        members.append(((*here, "member" if part.member else "npc"), part.id))
         name = part.name or personas.get(part.npc)
         if name is not None:
             names.append(((*here, "name" if part.name else "npc"), name))

@@ -33,7 +33,7 @@ from npc_server.quota import TokenBucket
 from npc_server.rooms import Caller
 from npc_server.saves import Saves
 from npc_server.server.auth import Identity, authenticate
-from npc_server.server.keys import KeyFile
+from npc_server.server.keys import KeyFile, Role
 from npc_server.server.outbox import Outbox, Slow
 from npc_server.stage import Stage
 from npc_server.store import SavedSession, Store
@@ -187,7 +187,7 @@ class Session:
         )
         self.caller = Caller(
             session=self.id,
-            host=identity.role == "host" and hello.role != "player",
+            host=_role(identity, hello) == "host",
             namespace=identity.namespace,
             world=hello.world,
             player=hello.player.id,
@@ -456,6 +456,11 @@ class Session:
         )
 
 
+def _role(identity: Identity, hello: commands.Hello) -> Role:
+    """What a session may do: what its credential allows, unless it gives that up."""
+    return "player" if hello.role == "player" else identity.role
+
+
 async def _earlier(
     services: Services, hello: commands.Hello, identity: Identity
 ) -> SavedSession | None:
@@ -463,8 +468,7 @@ async def _earlier(
     if hello.resume is None:
         return None
     found = await services.store.take_session(hello.resume)
-    role = "host" if identity.role == "host" and hello.role != "player" else "player"
-    mine = (hello.world, identity.namespace, hello.player.id, role)
+    mine = (hello.world, identity.namespace, hello.player.id, _role(identity, hello))
     if found is None or (found.world, found.namespace, found.player, found.role) != mine:
         return None
     return found

@@ -160,7 +160,7 @@ class Checkpoints:
         keys = ConversationKeys.of(state.world, state.id)
         arguments: list[bytes | str | int] = [
             records.encode_conversation(state),
-            orjson.dumps({"inherited": state.inherited, "first": state.first}),
+            records.encode_branch(state),
             state.next,
             retention_ms,
             len(saved.turns),

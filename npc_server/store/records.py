@@ -144,6 +144,11 @@ def decode_conversation(
     )
 
 
+def encode_branch(state: Conversation) -> bytes:
+    """Which turns are a conversation's, for scripts that read them."""
+    return orjson.dumps({"inherited": state.inherited, "first": state.first})
+
+
 def encode_partial(partial: Partial) -> bytes:
     """A reply's text so far as it is stored."""
     return orjson.dumps({"v": VERSION, **asdict(partial)})

@@ -211,7 +211,7 @@ class Store:
             answer.body if answer else b"",
             ANSWER_SECONDS * 1_000,
             secrets.token_hex(8),
-            orjson.dumps({"inherited": after.inherited, "first": after.first}),
+            records.encode_branch(after),
             self._channel(keys),
             len(turns),
         ]

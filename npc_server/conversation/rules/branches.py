@@ -9,7 +9,6 @@ from npc_server.conversation.model import Branch, Conversation, NpcState, Turn
 from npc_server.conversation.rules.change import Change, in_memory
 from npc_server.conversation.rules.floor import settling
 from npc_server.errors import Conflict, NotFound
-from npc_server.persona.conditions import Scalar
 
 BRANCHES = 64
 """So many branches are kept; the one that was left the longest ago goes."""
@@ -78,7 +77,6 @@ def returned(state: Conversation, branch: Branch, turns: Sequence[Turn], *, now_
         turns: The newest turns of that branch.
         now_ms: Unix milliseconds.
     """
-    own = ((branch.first, branch.last),) if branch.last >= branch.first else ()
     others = tuple(b for b in _with_this(state, now_ms) if b.id != branch.id)
     known = {**state.npcs, **branch.npcs}
     after = replace(
@@ -86,7 +84,7 @@ def returned(state: Conversation, branch: Branch, turns: Sequence[Turn], *, now_
         turns=in_memory(tuple(turns)),
         asks=(),
         branch=branch.id,
-        inherited=(*branch.inherited, *own),
+        inherited=branch.path(),
         first=state.next,
         branches=others,
         npcs=known,
@@ -110,21 +108,14 @@ def branch_of(state: Conversation, branch: str) -> Branch:
     return found
 
 
-def path_of(branch: Branch) -> tuple[Run, ...]:
-    """First and last index of each run of turns of a branch that was left."""
-    own = ((branch.first, branch.last),) if branch.last >= branch.first else ()
-    return (*branch.inherited, *own)
-
-
 def _with_this(state: Conversation, now_ms: int) -> tuple[Branch, ...]:
-    facts: Mapping[str, Scalar] = state.facts
     this = Branch(
         id=state.branch,
         inherited=state.inherited,
         first=state.first,
         last=state.next - 1,
         npcs=dict(state.npcs),
-        facts=dict(facts),
+        facts=dict(state.facts),
         left_ms=now_ms,
     )
     others = tuple(b for b in state.branches if b.id != state.branch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -10,6 +10,7 @@ from npc_server.conversation.model import Conversation, Member, NpcState, Surrou
 from npc_server.conversation.rules.change import Addressed, Change, everybody
 from npc_server.conversation.rules.floor import asker, settling, silent
 from npc_server.errors import BadMessage, Conflict, NotFound
+from npc_server.persona.conditions import Scalar
 from npc_server.protocol import events
 
 EVER = 256
@@ -27,6 +28,7 @@ def begin(
     invite: str = "",
     seed: int = 0,
     around: Surroundings | None = None,
+    facts: Mapping[str, Scalar] | None = None,
 ) -> Conversation:
     """A new conversation, not stored yet.
 
@@ -55,6 +57,7 @@ def begin(
         invite=invite,
         seed=seed,
         around=around or Surroundings(),
+        facts=dict(facts or {}),
     )
 
 
@@ -98,9 +101,7 @@ def closed(state: Conversation, player: Member) -> Change:
         raise Conflict("The conversation is closed already. Open it again to go on.")
     event = Addressed(events.ConversationClosed(conversation=state.id), (player.ref,))
     change = _present(state, player, "away", "left")
-    after = _without_asks_of(change.state, player)
-    if not any(m.kind == "player" for m in after.here()):
-        after = replace(after, closed=True, asks=())
+    after = _shut_if_empty(_without_asks_of(change.state, player))
     return settling(state, Change(after, (event, *change.events)))
 
 
@@ -165,9 +166,7 @@ def left(state: Conversation, member_id: str) -> Change:
         name: tuple(m for m in group if m != member_id)
         for name, group in after.around.groups.items()
     }
-    after = replace(after, around=replace(after.around, groups=groups))
-    if not any(m.kind == "player" for m in after.here()):
-        after = replace(after, closed=True, asks=())
+    after = _shut_if_empty(replace(after, around=replace(after.around, groups=groups)))
     return silences.then(settling(state, Change(after, change.events)))
 
 
@@ -217,6 +216,13 @@ def _present(
     if presence == "away":
         audience = tuple(ref for ref in audience if ref != member.ref)
     return Change(after, (Addressed(event, audience),))
+
+
+def _shut_if_empty(state: Conversation) -> Conversation:
+    """The state, closed where no player is here any more."""
+    if any(m.kind == "player" for m in state.here()):
+        return state
+    return replace(state, closed=True, asks=())
 
 
 def _without_asks_of(state: Conversation, member: Member) -> Conversation:

@@ -47,13 +47,25 @@ def takes_floor(state: Conversation, player: Member) -> bool:
     return player.id in reply.to or not listening
 
 
-def yielded(state: Conversation, player: Member) -> Conversation:
-    """The state in which nothing waits that a player who speaks now makes idle.
+def yielded(state: Conversation, player: Member) -> Change:
+    """Nothing waits any more that a player who speaks now makes idle.
 
     That is what answers its own earlier words, and whatever the NPCs would say among themselves.
     """
     kept = (ask for ask in state.asks if ask.chain == 0 and ask.root is not None)
-    return replace(state, asks=tuple(a for a in kept if asker(state, a) != player.id))
+    asks = tuple(ask for ask in kept if asker(state, ask) != player.id)
+    return settling(state, Change(replace(state, asks=asks)))
+
+
+def given_up(state: Conversation, ask: Ask | None = None) -> Change:
+    """Nobody speaks to an ask, or to any: what came to nothing so is settled."""
+    after = replace(state, asks=()) if ask is None else without(state, ask)
+    return settling(state, Change(after))
+
+
+def without(state: Conversation, ask: Ask) -> Conversation:
+    """The state in which an ask does not wait any more."""
+    return replace(state, asks=tuple(other for other in state.asks if other != ask))
 
 
 def begun(state: Conversation, ask: Ask, *, turn: str, queue_position: int, now_ms: int) -> Change:
@@ -88,8 +100,8 @@ def begun(state: Conversation, ask: Ask, *, turn: str, queue_position: int, now_
     unasked = state.unasked
     if is_unasked(ask):
         unasked = (*unasked, now_ms)[-UNASKED_KEPT:]
-    asks = tuple(other for other in state.asks if other is not ask and other != ask)
-    return announced(replace(state, asks=asks, unasked=unasked), reply, queue_position)
+    state = replace(without(state, ask), unasked=unasked)
+    return announced(state, reply, queue_position)
 
 
 def announced(state: Conversation, reply: Reply, queue_position: int) -> Change:
@@ -117,9 +129,7 @@ def silent(state: Conversation, ask: Ask, npc: str, reason: Silence) -> Change:
     answered = state.turn(ask.answers) if ask.answers else None
     hearers = answered.hearers if answered else audible(state, npc)
     audience = player_refs(state, hearers)
-    asks = tuple(other for other in state.asks if other is not ask and other != ask)
-    after = replace(state, asks=asks)
-    return settling(state, Change(after, (Addressed(event, audience),)))
+    return settling(state, Change(without(state, ask), (Addressed(event, audience),)))
 
 
 def settling(before: Conversation, change: Change) -> Change:

@@ -22,7 +22,7 @@ from npc_server.conversation.model import (
 from npc_server.conversation.rules.branches import runs_upto
 from npc_server.conversation.rules.change import Addressed, Change, with_turn
 from npc_server.conversation.rules.floor import announced, settling, with_asks
-from npc_server.conversation.rules.setting import npc_event
+from npc_server.conversation.rules.setting import npc_changed
 from npc_server.errors import Conflict, Forbidden, NotFound
 from npc_server.protocol import events
 from npc_server.protocol.emotion import Emotion
@@ -393,6 +393,4 @@ def _felt(state: Conversation, member: str, emotion: Emotion, audience: tuple[st
     before = state.npcs.get(member, NpcState())
     if before.emotion == emotion:
         return Change(state)
-    after = replace(before, emotion=emotion)
-    event = npc_event(state.id, member, after)
-    return Change(replace(state, npcs={**state.npcs, member: after}), (Addressed(event, audience),))
+    return npc_changed(state, member, replace(before, emotion=emotion), audience)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from npc_server.conversation.audience import player_refs
 from npc_server.conversation.model import Conversation, NpcState, Surroundings
 from npc_server.conversation.rules.change import Addressed, Change, everybody, refuse_strangers
 from npc_server.errors import BadMessage, Forbidden, NotFound
@@ -57,15 +56,13 @@ def in_scene(state: Conversation, around: Surroundings) -> Change:
     refuse_strangers(state, grouped, away=True)
     if len(grouped) != len(set(grouped)):
         raise BadMessage("Each member is in one group at most.", details={"field": "groups"})
-    return Change(
-        replace(state, around=around), (Addressed(scene_event(state.id, around), everybody(state)),)
-    )
+    event = events.SceneChanged(conversation=state.id, **scene_view(around).model_dump())
+    return Change(replace(state, around=around), (Addressed(event, everybody(state)),))
 
 
-def scene_event(conversation: str, around: Surroundings) -> events.SceneChanged:
+def scene_view(around: Surroundings) -> events.SceneView:
     """The surroundings as clients see them."""
-    return events.SceneChanged(
-        conversation=conversation,
+    return events.SceneView(
         scene=around.scene,
         groups={name: list(group) for name, group in around.groups.items()},
         objects=around.objects,
@@ -86,7 +83,7 @@ def npc_set(
     changes: dict[str, Any] = {"mood": mood or None if mood is not None else before.mood}
     if affinity is not None:
         changes["affinity"] = affinity
-    return _npc(state, member, replace(before, **changes))
+    return npc_changed(state, member, replace(before, **changes), everybody(state))
 
 
 def conversation_set(
@@ -130,18 +127,15 @@ def conversation_set(
     )
 
 
-def npc_event(conversation: str, member: str, npc: NpcState) -> events.NpcStateEvent:
-    """How an NPC is, as clients see it."""
-    return events.NpcStateEvent(
-        conversation=conversation,
+def npc_changed(
+    state: Conversation, member: str, npc: NpcState, audience: tuple[str, ...]
+) -> Change:
+    """An NPC is otherwise than it was; those of an audience are told."""
+    event = events.NpcStateEvent(
+        conversation=state.id,
         member=member,
         emotion=npc.emotion,
         affinity=npc.affinity,
         mood=npc.mood,
     )
-
-
-def _npc(state: Conversation, member: str, npc: NpcState) -> Change:
-    event = npc_event(state.id, member, npc)
-    audience = player_refs(state, (m.id for m in state.here()))
     return Change(replace(state, npcs={**state.npcs, member: npc}), (Addressed(event, audience),))
