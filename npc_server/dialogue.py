@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from npc_server import past, stage, staging
+from npc_server import past, staging
 from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
 from npc_server.conversation import rules
@@ -199,7 +199,8 @@ class Dialogue:
             room.publish(told)
             if not aside:
                 room.stop_playing(player)
-            room.inputs.pop(player.id, None)
+            if room.inputs.pop(player.id, None) is not None:
+                self._tell_presence(room, player, "idle")
             room.remember(turn, Asking(command.id, command.deadline_ms))
             self.replies.let_players_speak(room)
             self.replies.go_on(room, reply_turn)
@@ -219,6 +220,8 @@ class Dialogue:
         self._refuse_when_draining()
         room, player = await self.rooms.enter_as_host(caller, command)
         turn, reply_turn = self.ids.new(), self.ids.new()
+        if command.respond == "must":
+            await self.replies.have_cut(room, player)
 
         def decide(state: Conversation) -> Change:
             reacts = bool(room.listeners) and (
@@ -460,14 +463,10 @@ class Dialogue:
             room = await self.rooms.find(caller.world, conversation)
             if room is not None:
                 async with room.lock:
-                    room.end(room.live)
-                    if room.warming is not None:
-                        room.warming.cancel()
+                    room.silence()
                     await self.store.delete_conversation(caller.world, conversation)
-                    self.rooms.drop(room)
+                    self.rooms.forget(room)
                 await self.replies.speaker.forget(room.state)
-                everyone = tuple(m.ref for m in room.state.members)
-                room.tell(events.ConversationClosed(conversation=conversation), everyone)
         await self.store.forget_player(caller.world, ref)
         return events.PlayerForgotten(
             re=command.id, player=command.player or caller.player, conversations=len(found)
@@ -561,11 +560,13 @@ class Dialogue:
             self.rooms.keep(room)
             fresh = [] if isinstance(told, bytes) else told
             opened = await self._opened(room, caller, command, player, fresh)
+            own = opened.seq or 0
+            room.publish(item for item in fresh if (item.event.seq or 0) < own)
             room.listeners[caller.session] = caller
             if command.deadline_ms is not None:
                 room.deadlines[player.ref] = command.deadline_ms
             caller.send(opened)
-            room.publish(item for item in fresh if item.event.seq != opened.seq)
+            room.publish(item for item in fresh if (item.event.seq or 0) > own)
             self._tell_presences(room, caller, player, was_online=was_online)
             self._snapshot(room, caller)
             room.remember("", Asking(command.id))
@@ -586,7 +587,7 @@ class Dialogue:
         partial = room.partial
         if partial is None or (partial.turn, partial.attempt) != (reply.turn, reply.attempt):
             partial = Partial(reply.turn, reply.attempt, "")
-        room.relay(partial)
+        room.relay(partial, besides=caller)
         known = room.relayed.text if room.relayed else ""
         caller.send(
             events.ReplySnapshot(
@@ -619,19 +620,19 @@ class Dialogue:
                 return False
             state = room.state
             player = state.player(caller.ref())
-            if player is None:
+            if player is None or player.presence != "here":
                 return False
-            missed = await self.store.events_after(state.world, state.id, last, TAIL_EVENTS)
-            whole = last == 0 or len(missed) == state.seq - last
-            for item in missed if whole else ():
+            missed = await self.rooms.missed(state, last)
+            if missed is None:
+                caller.send(past.reset_for(state, player).model_copy(update={"seq": state.seq}))
+            for item in missed or ():
                 if caller.host or player.ref in item.audience:
-                    caller.send(events.EVENTS.validate_python({**item.event, "seq": item.seq}))
-            if not whole:
-                caller.send(stage.reset_for(state, player))
+                    caller.send(item.event)
             was_online = room.online(player)
             room.listeners[caller.session] = caller
             self._tell_presences(room, caller, player, was_online=was_online)
             self._snapshot(room, caller)
+            room.hand_over(back=caller.session)
             self.replies.go_on(room, "")
             self.replies.look_after(room)
         self.replies.stir(room)
@@ -679,11 +680,12 @@ class Dialogue:
         fresh: list[Addressed],
     ) -> events.ConversationOpened:
         state = room.state
-        upto = fresh[0].event.seq if fresh else None
+        own = (item.event for item in fresh if isinstance(item.event, events.ConversationOpened))
+        upto = next((event.seq for event in own), None)
         since = command.since
         start = max(0, state.seq - TAIL_EVENTS) if since is None else since
         tail = await self.store.events_after(state.world, state.id, start, TAIL_EVENTS + 1)
-        tail = [e for e in tail if upto is None or e.seq < upto]
+        tail = [e for e in tail if e.seq < (state.seq + 1 if upto is None else upto)]
         complete = len(tail) <= TAIL_EVENTS and len(tail) == (upto or state.seq + 1) - 1 - start
         return events.ConversationOpened(
             re=command.id,
@@ -771,7 +773,8 @@ class Dialogue:
             gaze=command.gaze,
             hearers=command.hearers,
         )
-        if command.whisper and not (command.to or found.members) and len(state.npc_members()) > 1:
+        aimed = command.to or found.members
+        if command.whisper and not aimed and len(state.npc_members()) > 1:
             raise BadMessage(
                 "To whom do you whisper? Name the members in 'to'.", details={"field": "to"}
             )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from npc_server.conversation import rules
 from npc_server.conversation.audience import heard_by, was_cut
 from npc_server.conversation.model import Conversation, Member, Turn
+from npc_server.conversation.rules import Addressed, Change
 from npc_server.errors import NotFound
 from npc_server.protocol import events
 from npc_server.store import TURNS_KEPT, Store
 
 EXPORT_PAGE = 200
+
+TAIL_TURNS = 50
+"""So many of the newest turns go out when a conversation goes back."""
 
 
 async def history(
@@ -94,4 +99,31 @@ def as_told(turn: Turn) -> events.HistoryTurn:
         replaced_by=turn.replaced_by,
         actions=done or None,
         redacted=turn.redacted or None,
+    )
+
+
+def reset(state: Conversation) -> Change:
+    """Tell every player of the cast that the conversation is another one now, as it heard it."""
+    told = [Addressed(reset_for(state, player), (player.ref,)) for player in state.players()]
+    return Change(state, tuple(told))
+
+
+def reset_now(state: Conversation) -> list[Addressed]:
+    """``reset``, as what stands in for everything that was told so far."""
+    return [
+        replace(item, event=item.event.model_copy(update={"seq": state.seq}))
+        for item in reset(state).events
+    ]
+
+
+def reset_for(state: Conversation, player: Member) -> events.ConversationReset:
+    """The conversation as one player heard it, in place of all that it was told before."""
+    heard = heard_by(state.turns, player.id)
+    return events.ConversationReset(
+        conversation=state.id,
+        branch=state.branch,
+        branches=[branch.id for branch in state.branches],
+        cast=rules.cast_of(state),
+        state=rules.moods_of(state),
+        tail=[as_told(turn) for turn in heard[-TAIL_TURNS:]],
     )

@@ -109,7 +109,7 @@ class Replies:
             deadline_ms=self._deadline_of(room, reply, asking),
         )
         live = Live(speech, asking, reply.player)
-        room.live = live
+        room.live, room.relayed = live, None
         self.let_players_speak(room)
         if room.warming is not None:
             room.warming.cancel()
@@ -301,16 +301,17 @@ class Replies:
                     room.relay(partial)
             return
         async with room.lock:
-            if not await self._rooms.refresh(room):
-                room.end(room.live)
-                return
-            live = room.live
-            room.end_if_over(live)
-            reply = room.state.reply
-            if room.live is not None and reply is not None and reply.cut_by:
-                await self._cut_for_others(room, room.live)
-            self.go_on(room, "")
-            self.look_after(room)
+            there = await self._rooms.refresh(room)
+            if there:
+                room.end_if_over(room.live)
+                reply = room.state.reply
+                if room.live is not None and reply is not None and reply.cut_by:
+                    await self._cut_for_others(room, room.live)
+                self.go_on(room, "")
+                self.look_after(room)
+        if not there or room.goes_back:
+            room.goes_back = False
+            await self.speaker.forget(room.state)
         self.stir(room)
 
     async def _cut_for_others(self, room: Room, live: Live) -> None:
@@ -344,6 +345,8 @@ class Replies:
             await asyncio.sleep(wait)
             wait = LOOK_SECONDS
             try:
+                if self._store.shared:
+                    await self._store.note_listeners(room.state.world, room.state.id)
                 async with room.lock:
                     await self.take_over(room)
             except (StoreUnavailable, Busy, Fenced) as error:
@@ -402,13 +405,24 @@ class Replies:
         self._rooms.drop_unused()
 
     def abandon_soon(self, room: Room, live: Live) -> None:
-        """``abandon`` a reply unless somebody comes to listen again."""
-        self._spawn(self._abandon_later(room, live))
+        """``abandon`` a reply unless somebody comes to listen again, here or at another server."""
+        live.absent_since = self._clock.monotonic()
+        self._spawn(self._abandon_later(room, live, live.absent_since))
 
-    async def _abandon_later(self, room: Room, live: Live) -> None:
-        await asyncio.sleep(ABSENCE_SECONDS)
-        if not room.listeners:
-            await self.abandon(room, live)
+    async def _abandon_later(self, room: Room, live: Live, since: float) -> None:
+        while True:
+            await asyncio.sleep(ABSENCE_SECONDS)
+            if room.listeners or room.live is not live or live.absent_since != since:
+                return
+            try:
+                if not (self._store.shared and await self._listened_elsewhere(room)):
+                    await self.abandon(room, live)
+                    return
+            except StoreUnavailable as error:
+                log.warning("listeners_not_known", reason=error.message)
+
+    async def _listened_elsewhere(self, room: Room) -> bool:
+        return await self._store.has_listeners(room.state.world, room.state.id)
 
     async def close(self) -> None:
         """End all that works in the background."""
@@ -550,6 +564,7 @@ class Replies:
         if room.live is live:
             room.live = None
         live.tasks[-1].cancel()
+        self.look_after(room)
 
     async def _keep_alive(self, room: Room, live: Live) -> None:
         """Keep a partial text in the store for whoever takes over, and the lease."""
@@ -581,6 +596,7 @@ class Replies:
                 log.warning("reply_taken_over")
                 room.stale = True
                 room.end(live)
+                self.look_after(room)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

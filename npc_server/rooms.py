@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from npc_server import past
 from npc_server.clock import Clock
 from npc_server.conversation import rules
 from npc_server.conversation.audience import player_refs
@@ -31,6 +32,7 @@ from npc_server.store import (
     Repeated,
     RevisionConflict,
     Store,
+    StoredEvent,
     Wakes,
 )
 
@@ -106,6 +108,7 @@ class Live:
         asking: Who asked for it, and how.
         asker: The namespaced id of the player on whose account it is.
         go: Shut while nothing may be said: a command may be about to cut it, or a player speaks.
+        absent_since: When its last listener left, in monotonic seconds.
         outcome: How it went, once it is complete.
         following: Who is to answer it, once it is complete.
         tasks: What works on it.
@@ -116,10 +119,16 @@ class Live:
     asking: Asking
     asker: str
     go: Gate = field(default_factory=Gate)
+    absent_since: float = 0.0
     outcome: Outcome | None = None
     following: tuple[Ask, ...] = ()
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     pending: Pending | None = None
+
+    @property
+    def spoken(self) -> tuple[str, int]:
+        """Which reply this is, and in which attempt."""
+        return self.speech.reply.turn, self.speech.reply.attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +167,7 @@ class Room:
         changed: Notified when another server committed something.
         watching: Waits for the end of a reply that another server speaks.
         stale: Set where a commit may have taken place without our knowing.
+        goes_back: Set where another server put an older game in its place.
     """
 
     state: Conversation
@@ -177,6 +187,7 @@ class Room:
     stirring: asyncio.Task[None] | None = None
     watching: asyncio.Task[None] | None = None
     stale: bool = False
+    goes_back: bool = False
 
     def remember(self, turn: str, asking: Asking) -> None:
         """Keep how a turn asked for an answer, for a while."""
@@ -194,14 +205,25 @@ class Room:
         return max((until for until in lapses if until > now), default=0.0)
 
     def publish(self, addressed: Iterable[Addressed]) -> None:
-        """Send events to everyone who listens and may know of them."""
-        for item in addressed:
-            self.tell(item.event, item.audience)
+        """Send durable events to everyone who listens and may know of them.
 
-    def tell(self, event: events.Event, audience: tuple[str, ...]) -> None:
+        All deltas joined equal the text of ``reply.done``, whoever spoke the reply.
+        """
+        for item in addressed:
+            event = item.event
+            if isinstance(event, events.ReplyStarted):
+                self.relayed = Partial(event.turn, event.attempt, "")
+            elif isinstance(event, events.ReplyDone):
+                self._relay_rest(event, item.audience)
+            self.tell(event, item.audience)
+
+    def tell(
+        self, event: events.Event, audience: tuple[str, ...], besides: Caller | None = None
+    ) -> None:
         """Send one event to those of an audience who listen, and to hosts."""
         for listener in self._among(audience):
-            listener.send(event)
+            if listener is not besides:
+                listener.send(event)
 
     def tell_of(self, reply: Reply, event: events.Event) -> None:
         """Send an event of a reply to those who hear it now: who has left does not."""
@@ -266,36 +288,43 @@ class Room:
         if pending is not None and pending.event.call == call and not pending.answer.done():
             pending.answer.set_result(outcome)
 
-    def relay(self, partial: Partial) -> None:
+    def relay(self, partial: Partial, besides: Caller | None = None) -> None:
         """Tell the listeners what is new in the text of a reply that another server says."""
         reply = self.state.reply
         if reply is None or (reply.turn, reply.attempt) != (partial.turn, partial.attempt):
             return
-        self._relay(partial, player_refs(self.state, reply.hearers))
+        self._relay(partial, player_refs(self.state, reply.hearers), besides)
 
-    def relay_rest(self, done: events.ReplyDone, audience: tuple[str, ...]) -> None:
+    def _relay_rest(self, done: events.ReplyDone, audience: tuple[str, ...]) -> None:
         """Tell the listeners the rest of a reply that another server has said."""
         if self.relayed is not None and self.relayed.turn == done.turn:
             self._relay(replace(self.relayed, text=done.text), audience)
             self.relayed = None
 
-    def _relay(self, partial: Partial, audience: tuple[str, ...]) -> None:
+    def _relay(
+        self, partial: Partial, audience: tuple[str, ...], besides: Caller | None = None
+    ) -> None:
         known = self.relayed
         if known is None or (known.turn, known.attempt) != (partial.turn, partial.attempt):
             known = replace(partial, text="")
         fresh = partial.text[len(known.text) :]
         if fresh:
             delta = events.ReplyDelta(conversation=self.state.id, turn=partial.turn, text=fresh)
-            self.tell(delta, audience)
+            self.tell(delta, audience, besides)
         self.relayed = partial
 
-    def hand_over(self) -> None:
+    def hand_over(self, back: str | None = None) -> None:
         """Give an action whose session has gone to another one; under no ``seq``, for all know it.
 
         The call's id keeps a game from doing it twice.
+
+        Args:
+            back: A session whose connection broke, so that it may not know of it.
         """
         pending = self.live.pending if self.live else None
-        if pending is None or pending.answer.done() or pending.executor in self.listeners:
+        if pending is None or pending.answer.done():
+            return
+        if pending.executor in self.listeners and pending.executor != back:
             return
         pending.executor = self._executor(pending.to)
         if pending.executor is not None:
@@ -333,15 +362,30 @@ class Room:
 
     def end_if_over(self, live: Live | None) -> None:
         """Stop what works on a reply that the committed state has no more."""
-        reply = self.state.reply
-        if live is not None and (reply is None or reply.turn != live.speech.reply.turn):
+        if live is not None and spoken(self.state) != live.spoken:
             self.end(live)
+
+    def silence(self) -> None:
+        """Stop everything that works on the conversation: it is another one now, or none."""
+        self.end(self.live)
+        self.playing.clear()
+        self.relayed = self.partial = None
+        if self.warming is not None:
+            self.warming.cancel()
+
+    def dismiss_strangers(self) -> None:
+        """Tell those that it is closed who are not in the conversation any more."""
+        cast = {player.ref for player in self.state.players()}
+        for session, listener in tuple(self.listeners.items()):
+            if not listener.host and listener.ref() not in cast:
+                del self.listeners[session]
+                listener.send(events.ConversationClosed(conversation=self.state.id))
 
     def is_foreign(self, state: Conversation) -> bool:
         """Whether a reply is in flight that this process is not speaking."""
         if state.reply is None:
             return False
-        return self.live is None or self.live.speech.reply.turn != state.reply.turn
+        return self.live is None or self.live.spoken != spoken(state)
 
     def settled(
         self,
@@ -360,14 +404,13 @@ class Room:
         """
         if state.reply is None:
             return Change(state)
-        turn = state.reply.turn
+        turn, live = state.reply.turn, self.live
         cuts = {m: chars for (t, m), chars in self.playing.items() if t == turn}
         if finish == "error":
             cuts = {}
         if player is not None and heard is not None:
             cuts[player.id] = heard
-        live = self.live
-        if live is None or live.speech.reply.turn != turn:
+        if live is None or live.spoken != spoken(state):
             return rules.reply_done(state, self._told_elsewhere(state.reply, finish, cuts))
         if live.outcome is not None:
             # All of it was sent: it plays on for everyone but the one who cuts it.
@@ -380,7 +423,11 @@ class Room:
         self, reply: Reply, finish: ReplyFinish, heard: Mapping[str, int]
     ) -> Outcome:
         """How a reply went that another server spoke, as far as it was kept."""
-        known = self.partial if self.partial and self.partial.turn == reply.turn else None
+        known = self.partial
+        if known is None or (known.turn, known.attempt) != (reply.turn, reply.attempt):
+            known = self.relayed
+        if known is None or (known.turn, known.attempt) != (reply.turn, reply.attempt):
+            known = None
         return Outcome(
             text=known.text if known else "", finish=finish, at_ms=self.now_ms(), heard=heard
         )
@@ -541,9 +588,11 @@ class Rooms:
         for _ in range(COMMIT_ATTEMPTS):
             before = room.state
             change = decide(before)
-            begins = _spoken(change.state) not in {None, _spoken(before)}
+            if change.state is before and not change.events and answer is None:
+                return []
+            begins = spoken(change.state) not in {None, spoken(before)}
             ends = before.reply is not None and change.state.reply is None
-            foreign = room.is_foreign(before) and _spoken(before) != _spoken(change.state)
+            foreign = room.is_foreign(before) and spoken(before) != spoken(change.state)
             try:
                 done = await self._store.commit(
                     change.state,
@@ -627,18 +676,40 @@ class Rooms:
         state = room.state
         newest = await self._store.load(state.world, state.id)
         if newest is None:
-            self.drop(room)
+            self.forget(room)
             return False
-        missed = await self._store.events_after(state.world, state.id, state.seq, TAIL_EVENTS)
+        missed = await self.missed(newest, state.seq)
         room.state, room.stale = newest, False
-        for item in missed:
-            event = events.EVENTS.validate_python({**item.event, "seq": item.seq})
-            if isinstance(event, events.ReplyDone):
-                room.relay_rest(event, item.audience)
-            room.tell(event, item.audience)
+        told = past.reset_now(newest) if missed is None else missed
+        if any(isinstance(item.event, events.ConversationReset) for item in told):
+            room.silence()
+            room.goes_back = True
+        room.publish(told)
+        room.dismiss_strangers()
         async with room.changed:
             room.changed.notify_all()
         return True
+
+    async def missed(self, state: Conversation, last: int) -> list[Addressed] | None:
+        """What was told of a conversation after a number; ``None`` if not all of it is kept.
+
+        Args:
+            state: What was committed later than this is left out.
+            last: The newest ``seq`` that is known.
+        """
+        if last == state.seq:
+            return []
+        kept = await self._store.events_after(state.world, state.id, last, TAIL_EVENTS)
+        found = [_addressed(item) for item in kept if item.seq <= state.seq]
+        return found if len(found) == state.seq - last else None
+
+    def forget(self, room: Room) -> None:
+        """Stop and drop a room whose conversation was deleted, and tell everybody so."""
+        room.silence()
+        self.drop(room)
+        everyone = tuple(m.ref for m in room.state.members)
+        room.tell(events.ConversationClosed(conversation=room.state.id), everyone)
+        room.listeners.clear()
 
 
 def no_such_conversation() -> NotFound:
@@ -649,13 +720,18 @@ def no_such_conversation() -> NotFound:
     )
 
 
-def _spoken(state: Conversation) -> tuple[str, int] | None:
+def spoken(state: Conversation) -> tuple[str, int] | None:
     """Which reply is in flight, and in which attempt."""
     return (state.reply.turn, state.reply.attempt) if state.reply else None
 
 
 def _unused(room: Room) -> bool:
     return not (room.listeners or room.live or room.lock.locked())
+
+
+def _addressed(item: StoredEvent) -> Addressed:
+    event = events.EVENTS.validate_python({**item.event, "seq": item.seq})
+    return Addressed(event, item.audience)
 
 
 def _durable(item: Addressed) -> Durable:

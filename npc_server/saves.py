@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections import OrderedDict
@@ -9,20 +10,18 @@ from dataclasses import dataclass, field, replace
 
 from npc_server.clock import Clock
 from npc_server.conversation import rules
-from npc_server.errors import BadMessage, Conflict, Forbidden
+from npc_server.errors import BadMessage, Conflict, Forbidden, TooLarge
+from npc_server.past import reset
 from npc_server.protocol import commands, events
-from npc_server.rooms import Caller, Room, Rooms
+from npc_server.rooms import Caller, Rooms
 from npc_server.speaking import Speaker
-from npc_server.stage import reset
-from npc_server.store import About, Durable, Saved, Store, decode, encode
+from npc_server.store import LARGEST_SAVE, About, Durable, Saved, Store, decode, encode
 
-PART = 48 * 1024
-"""Bytes of a part of a file; a third more in base64."""
+PART = 32 * 1024
+"""Bytes of a part of a file: in base64 it fits into a frame, also on its way back."""
 
 UPLOADS = 8
 """So many files may be on their way at once, of all sessions."""
-
-LARGEST_UPLOAD = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class Saves:
             NotFound: There is no such save.
         """
         _refuse_players(caller)
-        saved = decode(await self.store.checkpoints.get(caller.world, command.name))
+        saved = await self._read(caller.world, command.name)
         kept = {each.state.id for each in saved}
         for conversation in await self.store.conversations(caller.world):
             if conversation not in kept:
@@ -96,7 +95,7 @@ class Saves:
         _refuse_players(caller)
         if await self.store.conversations(command.world):
             raise Conflict(f"The world '{command.world}' is in use. Choose another name.")
-        saved = decode(await self.store.checkpoints.get(caller.world, command.name))
+        saved = await self._read(caller.world, command.name)
         for each in saved:
             await self._put_back(command.world, each)
         return events.CheckpointForked(
@@ -166,7 +165,9 @@ class Saves:
 
         Raises:
             Forbidden: The caller is no host.
-            BadMessage: It is out of order, no base64, or the file is damaged or too large.
+            BadMessage: It is out of order, no base64, or the file is damaged.
+            TooLarge: The file is.
+            Conflict: A newer server wrote it, or there are too many saves.
         """
         _refuse_players(caller)
         key = (caller.session, command.name)
@@ -177,11 +178,12 @@ class Saves:
             parts.append(base64.b64decode(command.data, validate=True))
         except binascii.Error as error:
             raise BadMessage("'data' is no base64.", details={"field": "data"}) from error
-        if sum(map(len, parts)) > LARGEST_UPLOAD:
-            raise BadMessage(f"The file is larger than {LARGEST_UPLOAD} bytes.")
+        if sum(map(len, parts)) > LARGEST_SAVE:
+            raise TooLarge(f"The file is larger than {LARGEST_SAVE} bytes.")
         complete = command.part == command.parts
         if complete:
-            await self._keep(caller.world, command.name, decode(b"".join(parts)))
+            saved = await asyncio.to_thread(decode, b"".join(parts))
+            await self._keep(caller.world, command.name, saved)
         else:
             self.uploads[key] = parts
             while len(self.uploads) > UPLOADS:
@@ -191,10 +193,13 @@ class Saves:
         )
 
     async def _keep(self, world: str, name: str, saved: list[Saved] | tuple[Saved, ...]) -> About:
-        file = encode(saved)
+        file = await asyncio.to_thread(encode, saved)
         about = About(name, len(file), self.clock.wall_ms(), len(saved))
         await self.store.checkpoints.put(world, about, file)
         return about
+
+    async def _read(self, world: str, name: str) -> tuple[Saved, ...]:
+        return await asyncio.to_thread(decode, await self.store.checkpoints.get(world, name))
 
     async def _put_back(self, world: str, saved: Saved) -> None:
         state = replace(saved.state, world=world)
@@ -207,11 +212,12 @@ class Saves:
         room = self.rooms.known(world, state.id)
         if room is None:
             await self.store.restore(replace(saved, state=state), durable)
-            return
-        async with room.lock:
-            self._silence(room)
-            await self.store.restore(replace(saved, state=state), durable)
-            await self.rooms.refresh(room)
+        else:
+            async with room.lock:
+                room.silence()
+                await self.store.restore(replace(saved, state=state), durable)
+                await self.rooms.refresh(room)
+                room.goes_back = False
         await self.speaker.forget(state)
 
     async def _remove(self, world: str, conversation: str) -> None:
@@ -219,18 +225,10 @@ class Saves:
         if room is None:
             return
         async with room.lock:
-            self._silence(room)
+            room.silence()
             await self.store.delete_conversation(world, conversation)
-            self.rooms.drop(room)
+            self.rooms.forget(room)
         await self.speaker.forget(room.state)
-        everyone = tuple(m.ref for m in room.state.members)
-        room.tell(events.ConversationClosed(conversation=conversation), everyone)
-
-    def _silence(self, room: Room) -> None:
-        room.end(room.live)
-        room.playing.clear()
-        if room.warming is not None:
-            room.warming.cancel()
 
 
 def _refuse_players(caller: Caller) -> None:

@@ -8,18 +8,14 @@ from npc_server import past, staging
 from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
 from npc_server.conversation import rules
-from npc_server.conversation.audience import heard_by
 from npc_server.conversation.model import Conversation, Member, Turn
-from npc_server.conversation.rules import Addressed, Change
+from npc_server.conversation.rules import Change
 from npc_server.errors import BadMessage, Forbidden, NotFound
 from npc_server.library import Library
-from npc_server.protocol import commands, events
+from npc_server.protocol import commands
 from npc_server.replies import Replies
 from npc_server.rooms import Caller, Room, Rooms
 from npc_server.store import Store
-
-TAIL_TURNS = 50
-"""So many of the newest turns go out when a conversation goes back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +183,7 @@ class Stage:
         if not caller.host and len(room.state.players()) > 1:
             raise Forbidden("Others play along here; only a host may go back.")
         branch, now = self.ids.new(), self.clock.wall_ms()
+        await self.replies.have_cut(room, player)
 
         async with room.lock:
             if await self.rooms.repeated(room, caller, player, command):
@@ -201,7 +198,7 @@ class Stage:
                     went = rules.returned(state, target, back, now_ms=now)
                 else:
                     went = rules.rewound(state, upto, back, branch=branch, now_ms=now)
-                return went.then(reset(went.state))
+                return went.then(past.reset(went.state))
 
             told = await self.rooms.commit_once(room, decide, caller, player, command)
             if told is None:
@@ -297,22 +294,3 @@ class Stage:
             return staging.npc_member(self.library, choice)
         who = command.player or ""
         return Member(command.member or who, "player", command.name or who, caller.ref(who))
-
-
-def reset(state: Conversation) -> Change:
-    """Tell every player of the cast that the conversation is another one now, as it heard it."""
-    told = [Addressed(reset_for(state, player), (player.ref,)) for player in state.players()]
-    return Change(state, tuple(told))
-
-
-def reset_for(state: Conversation, player: Member) -> events.ConversationReset:
-    """The conversation as one player heard it, in place of all that it was told before."""
-    heard = heard_by(state.turns, player.id)
-    return events.ConversationReset(
-        conversation=state.id,
-        branch=state.branch,
-        branches=[branch.id for branch in state.branches],
-        cast=rules.cast_of(state),
-        state=rules.moods_of(state),
-        tail=[past.as_told(turn) for turn in heard[-TAIL_TURNS:]],
-    )

@@ -111,6 +111,8 @@ class Outbox:
                     await self._write_all(send)
         except TimeoutError:
             raise Slow("a write to the client was blocked for too long") from None
+        finally:
+            self.close()
 
     async def _write_all(self, send: Callable[[bytes], Awaitable[None]]) -> None:
         now = asyncio.get_running_loop().time

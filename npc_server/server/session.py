@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections import OrderedDict
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,10 +40,17 @@ from npc_server.store import SavedSession, Store
 
 log = get_logger(__name__)
 
-REMEMBERED_ANSWERS = 256
 KEEP_SECONDS = 60.0
 """What a session goes on with is kept anew when it changes, and at most so often otherwise."""
 LAST_WORDS_SECONDS = 2.0
+REPLACE_SECONDS = 10.0
+"""So long a newer connection waits for the command that the older one is carrying out."""
+
+REPLACED = "a newer connection goes on with this session"
+
+
+_OPENING = (commands.ConversationOpen, commands.ConversationClose, commands.ConversationLeave)
+"""After these a session may have other conversations open."""
 
 
 class Closing(Exception):
@@ -104,10 +111,10 @@ async def _read(
                 await outbox.drained()
         raise
     finally:
-        if session is not None:
-            session.leave()
         writer.cancel()
         outbox.close()
+        if session is not None:
+            await session.leave()
 
 
 async def _shake_hands(connection: ServerConnection, outbox: Outbox, services: Services) -> Session:
@@ -133,7 +140,11 @@ async def _shake_hands(connection: ServerConnection, outbox: Outbox, services: S
         )
         resumed = await _earlier(services, hello, identity)
         session = Session(connection, outbox, services, hello, identity, resumed)
-        await session.begin(hello, identity)
+        try:
+            await session.begin(hello, identity)
+        except BaseException:
+            await session.leave()
+            raise
     except TimeoutError:
         raise Closing(4408, "no hello came in time") from None
     except NpcError as error:
@@ -159,13 +170,14 @@ class Session:
         self.id = resumed.session if resumed else services.ids.new()
         self._resumed = resumed
         self._token = secrets.token_urlsafe(24)
-        self._kept: tuple[str, ...] = ()
+        self._kept: tuple[str, ...] = resumed.conversations if resumed else ()
         self._kept_at = 0.0
-        self._closing: asyncio.Task[None] | None = None
+        self._replaced = asyncio.Event()
+        self._reading: asyncio.Timeout | None = None
+        self._working: asyncio.Task[None] | None = None
         self._connection = connection
         self._outbox = outbox
         self._services = services
-        self._answers: OrderedDict[str, events.Event] = OrderedDict()
         self._strikes = 0
         self._commands = TokenBucket(
             limits.messages_per_second, limits.message_burst, services.clock.monotonic
@@ -186,50 +198,80 @@ class Session:
         bind(session=self.id)
 
     async def begin(self, hello: commands.Hello, identity: Identity) -> None:
-        """Note what the player allows, and welcome it.
+        """Note what the player allows, welcome it, and go on with what it had open.
 
         Raises:
-            StoreUnavailable: A consent that was taken back could not be noted.
+            StoreUnavailable: Something could not be noted or read.
         """
         await self._services.dialogue.allow(self.caller, hello.player, anew=True)
         older = self._services.sessions.get(self.id)
-        if older is not None:
-            older.replace()
         self._services.sessions[self.id] = self
-        await self._keep()
+        if older is not None:
+            await older.replace()
+        await self._keep(anew=True)
         log.info("session_started", role=identity.role, client=hello.client and hello.client.name)
         self._outbox.put(self._welcome(hello))
-        for conversation in self._resumed.conversations if self._resumed else ():
-            await self._services.dialogue.resume(
-                self.caller, conversation, hello.last.get(conversation, 0)
-            )
+        for conversation in self._earlier(hello):
+            last = hello.last.get(conversation, 0)
+            await self._services.dialogue.resume(self.caller, conversation, last)
+            await self._outbox.drained()
+        self._kept = self._services.dialogue.open_to(self.caller)
 
-    def replace(self) -> None:
-        """A newer connection goes on with this session: close this one."""
-        self._services.metrics.closes.labels("4409").inc()
-        closing = self._connection.close(4409, "a newer connection goes on with this session")
-        self._closing = asyncio.create_task(closing)
+    def _earlier(self, hello: commands.Hello) -> list[str]:
+        """The conversations that were open: as they were kept, and as the client knows them.
 
-    async def _keep(self) -> None:
-        """Keep what a newer connection goes on with, at this server or at another one."""
-        open_to = self._services.dialogue.open_to(self.caller)
-        now = self._services.clock.monotonic()
-        if self._resumed is not None and not self._kept_at:
-            open_to = self._resumed.conversations
-        if self._kept_at and open_to == self._kept and now - self._kept_at < KEEP_SECONDS:
-            return
-        self._kept, self._kept_at = open_to, now
+        What the client opened just before its connection broke may not have been kept yet.
+        """
+        if self._resumed is None:
+            return []
+        known = dict.fromkeys((*self._resumed.conversations, *hello.last))
+        return list(known)[: self._services.settings.limits.conversations]
+
+    async def replace(self) -> None:
+        """A newer connection goes on with this session: carry out no more, and close this one."""
+        self._replaced.set()
+        if self._reading is not None:
+            self._reading.reschedule(0)
+        if self._working is not None:
+            await asyncio.wait({self._working}, timeout=REPLACE_SECONDS)
+
+    async def _keep(self, *, anew: bool = False, leaving: bool = False) -> None:
+        """Keep what a newer connection goes on with, at this server or at another one.
+
+        Raises:
+            StoreUnavailable: It could not be kept.
+        """
         timeouts = self._services.settings.timeouts
         record = SavedSession(
             world=self.caller.world,
             namespace=self.caller.namespace,
             player=self.caller.player,
             role="host" if self.caller.host else "player",
-            conversations=open_to,
+            conversations=self._kept,
             session=self.id,
         )
-        life = round((timeouts.resume + timeouts.idle) * 1_000)
-        await self._services.store.keep_session(self._token, record, life)
+        seconds = timeouts.resume + (0 if leaving else timeouts.idle)
+        kept = await self._services.store.keep_session(
+            self._token, record, round(seconds * 1_000), anew=anew
+        )
+        self._kept_at = self._services.clock.monotonic()
+        if not kept:
+            # A newer connection at another server goes on with this session.
+            self._replaced.set()
+
+    async def _keep_if_due(self, command: Any) -> None:
+        """``_keep`` what has changed, or what was kept long ago."""
+        changed = False
+        if isinstance(command, _OPENING):
+            open_to = self._services.dialogue.open_to(self.caller)
+            changed, self._kept = open_to != self._kept, open_to
+        if changed or self._services.clock.monotonic() - self._kept_at >= KEEP_SECONDS:
+            try:
+                await self._keep()
+            except StoreUnavailable as error:
+                # The command itself was carried out. The next one is a reason to try again.
+                self._kept_at = -KEEP_SECONDS
+                log.warning("session_not_kept", reason=str(error))
 
     async def run(self) -> None:
         """Carry out commands, one after another, until the client leaves.
@@ -237,22 +279,43 @@ class Session:
         Raises:
             Closing: The client was silent for too long or asks for too much.
         """
-        while True:
+        while not self._replaced.is_set():
             try:
-                async with asyncio.timeout(self._services.settings.timeouts.idle):
+                async with asyncio.timeout(self._services.settings.timeouts.idle) as limit:
+                    self._reading = limit
                     message = await self._connection.recv()
             except TimeoutError:
-                raise Closing(4408, "nothing came for too long") from None
+                if not self._replaced.is_set():
+                    raise Closing(4408, "nothing came for too long") from None
+                break
+            finally:
+                self._reading = None
             await self._frame(message)
+        raise Closing(4409, REPLACED)
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
         """The connection is gone."""
         if self._services.sessions.get(self.id) is self:
             del self._services.sessions[self.id]
         self._services.dialogue.leave(self.caller)
         log.info("session_ended")
+        with contextlib.suppress(NpcError):
+            await self._keep(leaving=True)
 
     async def _frame(self, message: str | bytes) -> None:
+        """Carry a command out, to its end also where the connection breaks meanwhile.
+
+        Else its effect could be committed and nobody be told.
+        """
+        self._working = asyncio.create_task(self._carry_out(message))
+        try:
+            await asyncio.shield(self._working)
+        except asyncio.CancelledError:
+            self._outbox.close()
+            await asyncio.wait({self._working})
+            raise
+
+    async def _carry_out(self, message: str | bytes) -> None:
         frame = b""
         try:
             frame = _text_frame(message)
@@ -264,7 +327,7 @@ class Session:
             self._strikes = 0
             self._services.metrics.commands.labels(command.type).inc()
             await self._dispatch(command)
-            await self._keep()
+            await self._keep_if_due(command)
         except NpcError as error:
             self._refuse(error, command_id(frame))
         except Exception:
@@ -291,8 +354,7 @@ class Session:
             case commands.Hello():
                 raise BadMessage("'hello' was said already. Open a new connection to begin anew.")
             case commands.ConversationOpen():
-                if not self._repeat(command.id):
-                    await dialogue.open(caller, command)
+                await dialogue.open(caller, command)
             case commands.ConversationClose():
                 await dialogue.close(caller, command)
             case commands.Say():
@@ -316,25 +378,19 @@ class Session:
             case commands.TurnRedact():
                 await self._services.stage.redact(caller, command)
             case commands.CheckpointSave():
-                if not self._repeat(command.id):
-                    self._remember(command.id, await self._services.saves.save(caller, command))
+                await self._once(command.id, self._services.saves.save(caller, command))
             case commands.CheckpointLoad():
-                if not self._repeat(command.id):
-                    self._remember(command.id, await self._services.saves.load(caller, command))
+                await self._once(command.id, self._services.saves.load(caller, command))
             case commands.CheckpointFork():
-                if not self._repeat(command.id):
-                    self._remember(command.id, await self._services.saves.fork(caller, command))
+                await self._once(command.id, self._services.saves.fork(caller, command))
             case commands.CheckpointDelete():
-                if not self._repeat(command.id):
-                    self._remember(command.id, await self._services.saves.delete(caller, command))
+                await self._once(command.id, self._services.saves.delete(caller, command))
             case commands.CheckpointList():
                 self._outbox.put(await self._services.saves.listed(caller, command))
             case commands.CheckpointExport():
-                for part in await self._services.saves.export(caller, command):
-                    self._outbox.put(part)
+                await self._send_all(await self._services.saves.export(caller, command))
             case commands.CheckpointImport():
-                if not self._repeat(command.id):
-                    self._remember(command.id, await self._services.saves.take(caller, command))
+                await self._once(command.id, self._services.saves.take(caller, command))
             case commands.PromptRun():
                 self._outbox.put(await dialogue.run_prompt(caller, command))
             case commands.ActionResult():
@@ -350,23 +406,32 @@ class Session:
             case commands.HistoryGet():
                 self._outbox.put(await dialogue.history(caller, command))
             case commands.PlayerForget():
-                if not self._repeat(command.id):
-                    self._remember(command.id, await dialogue.forget(caller, command))
+                await self._once(command.id, dialogue.forget(caller, command))
             case commands.PlayerExport():
-                for page in await dialogue.export(caller, command):
-                    self._outbox.put(page)
+                await self._send_all(await dialogue.export(caller, command))
 
-    def _repeat(self, command: str) -> bool:
-        answer = self._answers.get(command)
-        if answer is not None:
-            self._outbox.put(answer)
-        return answer is not None
+    async def _once(self, command: str, work: Coroutine[Any, Any, events.Event]) -> None:
+        """Carry out what concerns no single conversation, once: then its first answer comes again.
 
-    def _remember(self, command: str, answer: events.Event) -> None:
-        self._answers[command] = answer
-        while len(self._answers) > REMEMBERED_ANSWERS:
-            self._answers.popitem(last=False)
+        Args:
+            command: The command's id.
+            work: Carries it out.
+        """
+        store = self._services.store
+        with contextlib.closing(work):
+            known = await store.session_answer(self.id, command)
+            if known is None:
+                answer = await work
+                await store.keep_session_answer(self.id, command, answer.encode())
+            else:
+                answer = events.EVENTS.validate_json(known)
         self._outbox.put(answer)
+
+    async def _send_all(self, pages: Iterable[events.Event]) -> None:
+        """Send much, no faster than the client reads."""
+        for page in pages:
+            self._outbox.put(page)
+            await self._outbox.drained()
 
     def _welcome(self, hello: commands.Hello) -> events.Welcome:
         limits = self._services.settings.limits

@@ -1,6 +1,6 @@
 """Redis: keys, scripts, leases, and a server of our own where none is given."""
 
-from npc_server.store.checkpoints import About, Saved, decode, encode
+from npc_server.store.checkpoints import LARGEST_SAVE, About, Saved, decode, encode
 from npc_server.store.connect import redact
 from npc_server.store.embedded import EmbeddedRedis, FolderInUse, find_redis_server
 from npc_server.store.opening import open_beside, open_store
@@ -20,6 +20,7 @@ from npc_server.store.store import (
 from npc_server.store.wakes import Wake, Wakes
 
 __all__ = [
+    "LARGEST_SAVE",
     "TURNS_KEPT",
     "About",
     "Answer",

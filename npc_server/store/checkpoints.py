@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import orjson
+from pydantic import TypeAdapter
 
 from npc_server.conversation.model import Conversation, Turn
 from npc_server.errors import BadMessage, Conflict, NotFound, TooLarge
@@ -28,10 +29,10 @@ MAGIC = b"npc-server save\n"
 SAVES = 100
 """So many saves a world may have."""
 
-LARGEST = 32 * 1024 * 1024
-"""Bytes of the largest save."""
+LARGEST_SAVE = 8 * 1024 * 1024
+"""Bytes of the largest save: what can be made can be exported and imported."""
 
-LARGEST_OPEN = 16 * LARGEST
+LARGEST_OPEN = 8 * LARGEST_SAVE
 """Bytes that a save may take when it is uncompressed: a file from outside could be a bomb."""
 
 
@@ -57,7 +58,7 @@ def encode(saved: Sequence[Saved]) -> bytes:
     """The file of a save.
 
     Raises:
-        TooLarge: It would be larger than ``LARGEST``.
+        TooLarge: It would be larger than ``LARGEST_SAVE``, or ``LARGEST_OPEN`` when it is read.
     """
     body = {
         "v": VERSION,
@@ -69,10 +70,11 @@ def encode(saved: Sequence[Saved]) -> bytes:
             for each in saved
         ],
     }
-    packed = MAGIC + zlib.compress(orjson.dumps(body), 6)
-    if len(packed) > LARGEST:
+    raw = orjson.dumps(body)
+    packed = MAGIC + zlib.compress(raw, 6)
+    if len(packed) > LARGEST_SAVE or len(raw) > LARGEST_OPEN:
         raise TooLarge(
-            f"This world takes more than {LARGEST} bytes to save. Forget players who are gone."
+            f"This world takes more than {LARGEST_SAVE} bytes to save. Forget players who are gone."
         )
     return packed
 
@@ -82,22 +84,26 @@ def decode(file: bytes) -> tuple[Saved, ...]:
 
     Raises:
         BadMessage: It is none, or damaged.
-        NewerRecord: A newer server wrote it.
+        TooLarge: It would take too much room.
+        Conflict: A newer server wrote it.
     """
     if not file.startswith(MAGIC):
         raise BadMessage("This is no save of npc-server.")
     try:
-        unpacker = zlib.decompressobj()
-        raw = unpacker.decompress(file[len(MAGIC) :], LARGEST_OPEN)
-        body = orjson.loads(raw)
+        body = orjson.loads(_unpacked(file[len(MAGIC) :]))
         if body["v"] > VERSION:
-            raise records.NewerRecord(
+            raise Conflict(
                 f"The save has version {body['v']}; this server knows {VERSION}. "
                 "Run the newer release that wrote it."
             )
         return tuple(_saved(each) for each in body["conversations"])
-    except (zlib.error, ValueError, KeyError, TypeError) as error:
-        raise BadMessage(f"The save is damaged: {error}.") from error
+    except records.NewerRecord as error:
+        raise Conflict(str(error)) from error
+    except (zlib.error, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BadMessage(f"The save is damaged ({type(error).__name__}).") from error
+
+
+_TURNS, _STATE = TypeAdapter(tuple[Turn, ...]), TypeAdapter(Conversation)
 
 
 class Checkpoints:
@@ -122,7 +128,12 @@ class Checkpoints:
         raw, turns = found
         state = records.decode_conversation(raw, revision=0, seq=0, turns=())
         decoded = sorted((records.decode_turn(turn) for turn in turns), key=lambda t: t.index)
-        return Saved(replace(state, reply=None, asks=()), tuple(decoded))
+        unsaid = state.reply.turn if state.reply and state.reply.replaces else None
+        standing = (
+            replace(turn, replaced_by=None) if unsaid and turn.replaced_by == unsaid else turn
+            for turn in decoded
+        )
+        return Saved(replace(state, reply=None, asks=()), tuple(standing))
 
     async def restore(
         self,
@@ -212,7 +223,21 @@ class Checkpoints:
         return sorted((About(**orjson.loads(raw)) for raw in found), key=lambda a: -a.at_ms)
 
 
+def _unpacked(packed: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    raw = unpacker.decompress(packed, LARGEST_OPEN)
+    if not unpacker.eof and (unpacker.unconsumed_tail or len(raw) >= LARGEST_OPEN):
+        raise TooLarge(f"The save takes more than {LARGEST_OPEN} bytes when it is unpacked.")
+    if not unpacker.eof or unpacker.unused_data:
+        raise ValueError("the file is cut off, or goes on behind its end")
+    return raw
+
+
 def _saved(stored: dict[str, Any]) -> Saved:
+    """A conversation of a save, of which every field is what it should be."""
     raw = stored["state"].encode()
+    turns = tuple(records.decode_turn(turn.encode()) for turn in stored["turns"])
+    _TURNS.validate_json(orjson.dumps(turns))
     state = records.decode_conversation(raw, revision=0, seq=0, turns=())
-    return Saved(state, tuple(records.decode_turn(turn.encode()) for turn in stored["turns"]))
+    _STATE.validate_json(orjson.dumps(state))
+    return Saved(state, turns)

@@ -51,6 +51,11 @@ class ConversationKeys:
         return f"npc:{{{self.tag}}}:answers"
 
     @property
+    def listening(self) -> str:
+        """String: which server has listeners to a reply that another one says."""
+        return f"npc:{{{self.tag}}}:listening"
+
+    @property
     def wakes(self) -> str:
         """Channel: that a server committed or kept more of a reply's text."""
         return f"npc:{{{self.tag}}}:wakes"
@@ -60,7 +65,7 @@ class ConversationKeys:
         return f"npc:{{{self.tag}}}:answer:{quote(player, safe='')}:{quote(command, safe='')}"
 
     def fixed(self) -> tuple[str, ...]:
-        """All but the answers."""
+        """All but the answers, and what lapses within seconds."""
         return (self.state, self.turns, self.events, self.partial, self.answers)
 
 
@@ -103,3 +108,8 @@ def saved_session(token: str) -> str:
     The token itself is not in the name: whoever reads Redis' files cannot go on with a session.
     """
     return f"npc:{{@{hashlib.sha256(token.encode()).hexdigest()}}}:session"
+
+
+def session_answer(session: str, command: str) -> str:
+    """String: the answer of an accepted command that concerns no single conversation."""
+    return f"npc:{{@{quote(session, safe='')}}}:answer:{quote(command, safe='')}"

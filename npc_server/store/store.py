@@ -22,6 +22,7 @@ from npc_server.store.keys import (
     player_consent,
     player_index,
     saved_session,
+    session_answer,
 )
 from npc_server.store.records import Consent, Partial, SavedSession
 from npc_server.store.script import Script
@@ -35,6 +36,9 @@ EVENTS_KEPT = 256
 TURNS_LOADED = rules.TURNS_IN_MEMORY + rules.TURNS_DROPPED
 LEASE_MS = 3_000
 """A server that speaks renews it every second."""
+
+LISTENING_MS = 2_000
+"""A server whose players listen to what another one says notes so twice a second."""
 
 REWRITE_SECONDS = 10
 
@@ -126,6 +130,7 @@ class Store:
         self._commit = Script("commit")
         self._hold = Script("hold")
         self._load = Script("load")
+        self._delete = Script("delete")
         self.checkpoints = Checkpoints(link)
 
     @property
@@ -368,10 +373,25 @@ class Store:
             raw = _bytes(await client.get(player_consent(world, player)))
         return None if raw is None else records.decode_consent(raw)
 
-    async def keep_session(self, token: str, session: SavedSession, life_ms: int) -> None:
-        """Keep what a session goes on with, for whoever comes with the token in time."""
+    async def keep_session(
+        self, token: str, session: SavedSession, life_ms: int, *, anew: bool
+    ) -> bool:
+        """Keep what a session goes on with, for whoever comes with the token in time.
+
+        Args:
+            token: The secret.
+            session: What is kept.
+            life_ms: For how long.
+            anew: Whether the token is a new one; else it must not have been taken up yet.
+
+        Returns:
+            Whether it is kept.
+        """
         async with self._link.use() as client:
-            await client.set(saved_session(token), records.encode_session(session), px=life_ms)
+            kept = await client.set(
+                saved_session(token), records.encode_session(session), px=life_ms, xx=not anew
+            )
+        return bool(kept)
 
     async def take_session(self, token: str) -> SavedSession | None:
         """What was kept under a token, once: it is gone then.
@@ -383,13 +403,34 @@ class Store:
             raw = _bytes(await client.getdel(saved_session(token)))
         return None if raw is None else records.decode_session(raw)
 
+    async def keep_session_answer(self, session: str, command: str, body: bytes) -> None:
+        """Keep the answer of a command that concerns no single conversation."""
+        async with self._link.use() as client:
+            await client.set(session_answer(session, command), body, ex=ANSWER_SECONDS)
+
+    async def session_answer(self, session: str, command: str) -> bytes | None:
+        """The first answer of such a command, if it was carried out before."""
+        async with self._link.use() as client:
+            return _bytes(await client.get(session_answer(session, command)))
+
     async def delete_conversation(self, world: str, conversation: str) -> None:
-        """Delete every key of a conversation."""
+        """Delete every key of a conversation, and tell other servers that it is gone."""
         keys = ConversationKeys.of(world, conversation)
         async with self._link.use() as client:
-            answers = await client.zrange(keys.answers, 0, -1)
-            await client.delete(*keys.fixed(), *answers)
+            await self._delete(client, keys.fixed(), (self._channel(keys), self._owner))
         await self._worlds.forget(world, conversation)
+
+    async def note_listeners(self, world: str, conversation: str) -> None:
+        """Note for a moment that players listen here to what another server says."""
+        key = ConversationKeys.of(world, conversation).listening
+        async with self._link.use() as client:
+            await client.set(key, self._owner, px=LISTENING_MS)
+
+    async def has_listeners(self, world: str, conversation: str) -> bool:
+        """Whether players listen at another server to what this one says."""
+        key = ConversationKeys.of(world, conversation).listening
+        async with self._link.use() as client:
+            return bool(await client.exists(key))
 
     async def forget_player(self, world: str, player: str) -> None:
         """Delete a player's index and consent, and rewrite the file of a Redis of our own.

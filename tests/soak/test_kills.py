@@ -110,9 +110,9 @@ async def exchange(
     while (event := await asyncio.wait_for(client.receive(), 180))["type"] != "scene.idle":
         if event["type"] == "error":
             assert event["re"] == command
-            assert event["retryable"], event
             if acked:
                 continue  # The reply failed, and is going to end.
+            assert event["retryable"], event
             await asyncio.sleep(event.get("retry_after_ms", 200) / 1000)
             return
         if event["type"] == "ack" and event["re"] == command:

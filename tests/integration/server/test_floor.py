@@ -169,10 +169,10 @@ async def test_a_player_cuts_the_reply_to_it(start: Start) -> None:
         assert (done["finish"], second["finish"]) == ("interrupted", "stop")
         idles = [e["turn"] for e in of(events, "scene.idle")]
         assert idles == [first["turn"], events[0]["turn"]]
-        for client, part in ((minsu, "One t"), (ana, "One two t")):
+        for client, words in ((minsu, "One t"), (ana, "One two t")):
             turns = (await client.ask("history.get", **about))["turns"]
             cut = next(t for t in turns if t["turn"] == done["turn"])
-            assert (cut["text"], cut["cut"]) == (part, True)
+            assert (cut["text"], cut["cut"]) == (words, True)
 
 
 async def test_another_player_waits(start: Start) -> None:

@@ -399,21 +399,22 @@ async def test_the_game_directs_while_it_runs(start: Start) -> None:
         assert "Zanzibarra" not in prompt(app, "/pip")
         assert "small flat in Busan" in prompt(app, "/pip")
         assert "Rain on the shutters" not in prompt(app, "/pip")
-        for command, fields in (
+        theirs: list[tuple[str, Json]] = [
             ("scene.set", {"scene": "tavern"}),
             ("npc.set", {"member": "pip", "mood": "glad"}),
             ("conversation.set", {"ambient": "off"}),
             ("conversation.join", {"npc": "nari"}),
-        ):
+        ]
+        for command, fields in theirs:
             with pytest.raises(Refused, match="host"):
                 await minsu.ask(command, **about, **fields)
-        refused: tuple[tuple[str, Json], ...] = (
+        wrong: list[tuple[str, Json]] = [
             ("scene.set", {"groups": {"bar": ["nobody"]}}),
             ("scene.set", {"scene": "nowhere"}),
             ("npc.set", {"member": "minsu", "mood": "glad"}),
             ("conversation.set", {"actions": {"minsu": []}}),
-        )
-        for command, fields in refused:
+        ]
+        for command, fields in wrong:
             with pytest.raises(Refused, match=r"no |not in"):
                 await host.ask(command, **about, **fields)
         groups = {"bar": ["pip", "minsu"], "fire": ["pip"]}

@@ -412,14 +412,17 @@ async def test_consent_counts_from_when_it_was_given(store: Store, raw: Client) 
 async def test_a_session_is_taken_up_once(store: Store, raw: Client) -> None:
     """Who comes first with the token in time gets the session; nobody gets it twice."""
     session = SavedSession("w", "key", "minsu", "player", ("c", "d"), "s")
-    await store.keep_session("token", session, 60_000)
+    assert await store.keep_session("token", session, 60_000, anew=True)
+    assert await store.keep_session("token", session, 60_000, anew=False)
     (key,) = await names(raw)
     assert b"token" not in key
     assert 0 < await raw.pttl(key) <= 60_000
     assert await store.take_session("other") is None
     taken = await asyncio.gather(*(store.take_session("token") for _ in range(5)))
     assert [each for each in taken if each] == [session]
-    await store.keep_session("token", session, 1)
+    assert not await store.keep_session("token", session, 60_000, anew=False)
+    assert not await names(raw)
+    assert await store.keep_session("token", session, 1, anew=True)
 
     async def lapsed() -> bool:
         return not await names(raw)
