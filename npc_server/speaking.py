@@ -549,6 +549,7 @@ class Speaker:
             earlier=earlier,
             decided=None if decision is None else acting.opening(decision),
             said=after.text if after else "",
+            patient=prompt is not None and rules.is_unasked(utterance.speech.reply),
         )
         if utterance.opened:
             parser.feed("")  # With what it begins, which another draw or engine keeps to.

@@ -18,7 +18,7 @@ from npc_server.reply.gate import Gate, labels_of
 from npc_server.reply.guard import Guard, Instructions
 from npc_server.reply.markup import Markup
 from npc_server.reply.parts import Atom, Finished, Mark, Opening, Part, Speech, atoms_of
-from npc_server.reply.repetition import Learnt, RepetitionMonitor, Verdict
+from npc_server.reply.repetition import Learnt, PatientMonitor, RepetitionMonitor, Verdict
 from npc_server.reply.voice import Voice
 
 _INVISIBLE = regex.compile(r"[\p{Cc}\p{Cs}\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
@@ -39,6 +39,7 @@ class ReplyParser:
             it with an empty text; without, the first words tell what it feels.
         earlier: What ``learn`` says of the NPC's last replies, which it should not repeat.
         said: With what the reply begins. It was given before, and its parts are not given again.
+        patient: Whether nobody waits for it, so that it may come sentence by sentence.
 
     Attributes:
         text: What was spoken so far: all ``Speech`` joined.
@@ -62,13 +63,14 @@ class ReplyParser:
         decided: Opening | None = None,
         earlier: Sequence[Learnt] = (),
         said: str = "",
+        patient: bool = False,
     ) -> None:
         labels = labels_of(tuple(names), others)
         self._raw = Gate(labels)
         self._markup = Markup()
         self._clean = Gate(labels)
         self._guard = Guard(instructions or Instructions())
-        self._repetition = RepetitionMonitor(earlier)
+        self._repetition = PatientMonitor(earlier) if patient else RepetitionMonitor(earlier)
         self._voice = Voice(
             gestures,
             expressions,

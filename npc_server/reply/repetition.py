@@ -69,12 +69,14 @@ class Learnt:
     Attributes:
         lines: Its sentences that count and hold no quotation.
         whole: All of it, if it counts.
+        words: All of its words.
         word_grams: Its runs of ``GRAM_WORDS`` words.
         syllable_grams: Its runs of ``GRAM_SYLLABLES`` Korean syllables.
     """
 
     lines: _Node
     whole: _Node
+    words: tuple[str, ...]
     word_grams: frozenset[tuple[str, ...]]
     syllable_grams: frozenset[tuple[str, ...]]
 
@@ -93,6 +95,7 @@ def learn(reply: str) -> Learnt:
     return Learnt(
         lines,
         whole,
+        tuple(words_),
         _grams(words_, GRAM_WORDS),
         _grams(_HANGUL.findall("".join(words_)), GRAM_SYLLABLES),
     )
@@ -297,6 +300,55 @@ class RepetitionMonitor:
             out += word
         self._held = self._held[gone:]
         return out
+
+
+class PatientMonitor(RepetitionMonitor):
+    """For what nobody waits for: gives a sentence only when all of it is no repetition.
+
+    A short one, such as a name that is called, waits for the next. So a reply that says what an
+    earlier one said leaves no beginning of it behind; and one that is the same as an earlier one is
+    a repetition, as short as it may be.
+    """
+
+    def __init__(self, earlier: Sequence[Learnt] = ()) -> None:
+        super().__init__(earlier)
+        self._earlier = frozenset(reply.words for reply in earlier)
+        self._waiting: list[Atom] = []
+        self._unsaid: list[str] = []
+        self._given = False
+        self._closed = False
+
+    def push(self, atom: Atom) -> list[Atom]:
+        """Take one atom; give the sentences that are over."""
+        out = super().push(atom)
+        self.begun = self._given
+        if self.verdict is not None:
+            return []
+        if not (self._closed and _counts(self._unsaid)):
+            self._waiting += out
+            return []
+        self._closed, self._unsaid = False, []
+        # Korean needs no space between sentences: the next may have begun with this atom.
+        fresh = [atom] if self._reader.word and out[-1:] == [atom] else []
+        ready = [*self._waiting, *out[: len(out) - len(fresh)]]
+        self._waiting = fresh
+        self._given = self.begun = True
+        return ready
+
+    def end(self) -> list[Atom]:
+        """The stream is over: give the last sentence, unless it is a repetition."""
+        out = super().end()
+        self.begun = self._given
+        if self.verdict is None and any(share.is_large for share in self._shares):
+            self.verdict = "ngrams"
+        if self.verdict is None and not self._given and self._reader.sentence[0] in self._earlier:
+            self.verdict = "line"
+        return [] if self.verdict is not None else [*self._waiting, *out]
+
+    def _sentence_closed(self) -> list[Atom]:
+        self._closed = True
+        self._unsaid += self._reader.sentence[0]
+        return super()._sentence_closed()
 
 
 def overlap(text: str, *others: str) -> float:

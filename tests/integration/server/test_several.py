@@ -334,3 +334,45 @@ async def test_who_is_away_keeps_its_place(app: App) -> None:
         events = await said(ana, conversation, "Bram, I am back.")
         assert "minsu" in of(events, "turn")[0]["hearers"]
         assert of(await told(minsu), "turn")
+
+
+FAMILY = "👨\u200d👩\u200d👧\u200d👦"
+HAN = "\u1112\u1161\u11ab"
+SPOKEN = f"Aye 뜨거워 {FAMILY}🇰🇷🇫🇮 {HAN} end."
+"""With Hangul whole and decomposed, a family of four joined people, and two flags."""
+
+
+async def test_a_cut_is_kept_to_the_character(start: Start) -> None:
+    """Cut here and there, by two players each: history and prompt hold just what was heard.
+
+    The beginnings that they may hold are whole syllables, families and flags.
+    """
+    script = {"rules": [{"reply": SPOKEN, "piece": "char"}]}
+    whole = ["", "A", "Ay", "Aye", "Aye ", "Aye 뜨", "Aye 뜨거", "Aye 뜨거워", "Aye 뜨거워 "]
+    whole += [f"Aye 뜨거워 {FAMILY}{rest}" for rest in ("", "🇰🇷", "🇰🇷🇫🇮", "🇰🇷🇫🇮 ", f"🇰🇷🇫🇮 {HAN}")]
+    async with start(script) as app:
+        for heard in (0, 1, 6, 8, 12, 15, 16, 17, 18, 20, 21, 22, 23):
+            kept = [text for text in whole if len(text) <= heard][-1]
+            async with table(app, "minsu", "ana", npcs=["bram"]) as (talk, (minsu, ana, _)):
+                await cut_twice(app, talk, minsu, ana, heard, kept)
+
+
+async def cut_twice(app: App, talk: str, minsu: Client, ana: Client, heard: int, kept: str) -> None:
+    about = {"conversation": talk}
+    done = of(await said(minsu, talk, "Hello."), "reply.done")[0]
+    await minsu.ask("interrupt", **about, turn=done["turn"], heard_chars=heard)
+    of_ana = (await history(ana, talk))[-1]
+    assert (of_ana["text"], of_ana["cut"]) == (done["text"], False)
+    await ana.ask("interrupt", **about, turn=done["turn"], heard_chars=min(heard, 7))
+    mine, hers = [
+        [t["text"] for t in await history(client, talk) if t["kind"] == "reply"]
+        for client in (minsu, ana)
+    ]
+    assert mine == ([kept] if kept else [])
+    assert hers == [text for text in [kept[:7]] if text]
+    await said(minsu, talk, "And then?")
+    messages = app.engine.requests[-1].messages  # type: ignore[attr-defined]
+    own = [m.text for m in messages if m.role == "assistant"]
+    if kept:
+        assert own[-1] == f"{kept.rstrip()}—"
+    assert "end." not in str(own)

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from npc_server.persona import Sampling
 from npc_server.reply import Gesture, ReplyParser, Sentence, Speech, learn
-from npc_server.reply.parts import Mark
+from npc_server.reply.parts import Mark, atoms_of
 from npc_server.reply.repetition import (
     HELD,
     REFRAINS,
+    PatientMonitor,
     RepetitionMonitor,
     Verdict,
     loops_in,
@@ -404,3 +405,32 @@ def test_other_settings_grow_bolder_within_bounds() -> None:
     assert (tries[-1].temperature, tries[-1].repetition_penalty) == (1.2, 1.4)
     bold = Sampling(temperature=1.9, repetition_penalty=1.8)
     assert other_settings(bold, 3) == bold
+
+
+WHEEL = "The mill wheel turns and turns, and nobody ever comes to oil it."
+
+
+@pytest.mark.parametrize(
+    ("reply", "let_through"),
+    [
+        (WHEEL, ""),
+        (f"Well, {WHEEL}", ""),
+        (f"Bram! {WHEEL}", ""),
+        ("Aye.", ""),
+        ("On and on and on and on and on and on and on and on and on and on we go.", ""),
+        ("물레방아가 밤새도록 돌고 또 도는데 기름이 없네.", ""),
+        ("Aye, and the miller is away.", "Aye, and the miller is away."),
+        (f"I saw the miller by the ford. {WHEEL}", "I saw the miller by the ford. "),
+        ("오늘은 강가에서 방앗간 주인을 봤어.물레방아가 밤새도록 돌고 또 도는데 기름이 없네.",
+         "오늘은 강가에서 방앗간 주인을 봤어."),
+    ],
+)  # fmt: skip
+def test_patience_leaves_no_beginning_behind(reply: str, let_through: str) -> None:
+    """Where nobody waits a sentence comes whole or not at all, and a short reply only once."""
+    earlier = [WHEEL, "Aye.", "물레방아가 밤새도록 돌고 또 도는데 기름이 없네."]
+    monitor = PatientMonitor([learn(each) for each in earlier])
+    out = [part for atom in atoms_of(reply) for part in monitor.push(atom)]
+    out += monitor.end()
+    assert "".join(str(atom) for atom in out) == let_through
+    assert monitor.begun == bool(let_through and let_through != reply)
+    assert (monitor.verdict is None) == (let_through == reply)
