@@ -585,13 +585,13 @@ class Dialogue:
         if partial is None or (partial.turn, partial.attempt) != (reply.turn, reply.attempt):
             partial = Partial(reply.turn, reply.attempt, "")
         room.relay(partial, besides=caller)
-        known = room.relayed.text if room.relayed else ""
+        known = room.relayed or partial
         caller.send(
             events.ReplySnapshot(
                 conversation=room.state.id,
                 turn=reply.turn,
-                text=known,
-                sentences=[],
+                text=known.text,
+                sentences=[m["text"] for m in known.marks if m["type"] == "reply.sentence"],
                 restarted=reply.attempt > 1,
             )
         )

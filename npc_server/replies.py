@@ -327,6 +327,7 @@ class Replies:
             return change
 
         with room.holding():
+            await self._keep_last(room, live)
             told = await self._rooms.commit(room, decide)
             room.end_if_over(live)
         if not isinstance(told, bytes):
@@ -533,6 +534,7 @@ class Replies:
                 if room.live is not live:
                     return
                 try:
+                    await self._keep_last(room, live)
                     told = await self._rooms.commit(room, decide)
                 except (StoreUnavailable, Busy) as error:
                     if self._clock.monotonic() > patience:
@@ -558,6 +560,12 @@ class Replies:
         elif room.live is None:
             self.warm(room)
 
+    async def _keep_last(self, room: Room, live: Live) -> None:
+        """Keep the whole of a reply that ends, where other servers tell their listeners of it."""
+        if self._store.shared and room.fence is not None:
+            state = room.state
+            await self._store.flush_partial(state.world, state.id, _partial(live), room.fence)
+
     def _lose(self, room: Room, live: Live) -> None:
         """Give a reply up; what the store holds of it is settled when the room is used next."""
         room.stale = True
@@ -569,15 +577,15 @@ class Replies:
     async def _keep_alive(self, room: Room, live: Live) -> None:
         """Keep a partial text in the store for whoever takes over, and the lease."""
         state, reply = room.state, live.speech.reply
-        flushed = ""
+        flushed = Partial(reply.turn, reply.attempt, "")
         beat = SHARED_FLUSH_SECONDS if self._store.shared else FLUSH_SECONDS
         renewed = self._clock.monotonic()
         while room.live is live:
             await asyncio.sleep(beat)
             try:
-                if live.speech.text != flushed and room.fence is not None:
-                    flushed = live.speech.text
-                    partial = Partial(reply.turn, reply.attempt, flushed)
+                partial = _partial(live)
+                if partial != flushed and room.fence is not None:
+                    flushed = partial
                     await self._store.flush_partial(state.world, state.id, partial, room.fence)
                     renewed = self._clock.monotonic()
                 elif self._clock.monotonic() - renewed >= FLUSH_SECONDS and room.fence is not None:
@@ -603,6 +611,11 @@ class Replies:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _partial(live: Live) -> Partial:
+    speech = live.speech
+    return Partial(speech.reply.turn, speech.reply.attempt, speech.text, speech.marks)
 
 
 def _priority(ask: Ask) -> Priority:

@@ -298,19 +298,19 @@ class Room:
     def _relay_rest(self, done: events.ReplyDone, audience: tuple[str, ...]) -> None:
         """Tell the listeners the rest of a reply that another server has said."""
         if self.relayed is not None and self.relayed.turn == done.turn:
-            self._relay(replace(self.relayed, text=done.text), audience)
+            kept = self.partial
+            marks = kept.marks if kept and _is_of(kept, self.relayed) else self.relayed.marks
+            self._relay(replace(self.relayed, text=done.text, marks=marks), audience)
             self.relayed = None
 
     def _relay(
         self, partial: Partial, audience: tuple[str, ...], besides: Caller | None = None
     ) -> None:
         known = self.relayed
-        if known is None or (known.turn, known.attempt) != (partial.turn, partial.attempt):
-            known = replace(partial, text="")
-        fresh = partial.text[len(known.text) :]
-        if fresh:
-            delta = events.ReplyDelta(conversation=self.state.id, turn=partial.turn, text=fresh)
-            self.tell(delta, audience, besides)
+        if known is None or not _is_of(known, partial):
+            known = Partial(partial.turn, partial.attempt, "")
+        for event in _news(self.state.id, known, partial):
+            self.tell(event, audience, besides)
         self.relayed = partial
 
     def hand_over(self, back: str | None = None) -> None:
@@ -679,6 +679,8 @@ class Rooms:
             self.forget(room)
             return False
         missed = await self.missed(newest, state.seq)
+        if room.relayed is not None:
+            room.partial = await self._store.partial(state.world, state.id) or room.partial
         room.state, room.stale = newest, False
         told = past.reset_now(newest) if missed is None else missed
         if any(isinstance(item.event, events.ConversationReset) for item in told):
@@ -718,6 +720,23 @@ def no_such_conversation() -> NotFound:
         "There is no such conversation of yours in this world. "
         "Open it first with conversation.open."
     )
+
+
+def _is_of(known: Partial, partial: Partial) -> bool:
+    """Whether two texts are of one attempt at one reply."""
+    return (known.turn, known.attempt) == (partial.turn, partial.attempt)
+
+
+def _news(conversation: str, known: Partial, partial: Partial) -> Iterator[events.Event]:
+    """What is new in a reply, in the order in which it was told where it is said."""
+    told = len(known.text)
+    for mark in (*partial.marks[len(known.marks) :], None):
+        upto = len(partial.text) if mark is None else mark["at"]
+        if text := partial.text[told:upto]:
+            yield events.ReplyDelta(conversation=conversation, turn=partial.turn, text=text)
+            told = upto
+        if mark is not None:
+            yield events.EVENTS.validate_python(mark)
 
 
 def spoken(state: Conversation) -> tuple[str, int] | None:

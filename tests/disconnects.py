@@ -35,7 +35,7 @@ TORN = b'\x81\xfe\x01\x00mask{"type":"say",'
 
 def abort(client: Client) -> None:
     """Let a connection break, as a network does."""
-    client.connection.transport.abort()
+    client._connection.transport.abort()
 
 
 def limits() -> Json:
@@ -70,6 +70,7 @@ class Player:
     _token: str | None = None
     _pending: tuple[str, Json] | None = None
     _idle: bool = True
+    _commands: list[str] = field(default_factory=list)
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     async def play(self, breaks: int) -> None:
@@ -99,8 +100,9 @@ class Player:
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:
         last = {self.conversation: self.story.last} if self.story.last else {}
-        about = {"player": self.player, "role": "player", "resume": self._token, "last": last}
-        async with session(self.address, **about) as client:
+        async with session(
+            self.address, player=self.player, role="player", resume=self._token, last=last
+        ) as client:
             self._token = client.welcome["resume"]
             self.resumed += client.welcome["resumed"]
             if not client.welcome["resumed"] or not self.story.last:
@@ -132,7 +134,7 @@ class Player:
             acting = group.create_task(self._act(client))
             await asyncio.sleep(moment * self.chance.random() * 2)
             if self.chance.random() < 0.3:
-                client.connection.transport.write(TORN)
+                client._connection.transport.write(TORN)
             abort(client)
             acting.cancel()
             with contextlib.suppress(ConnectionClosed):
@@ -156,6 +158,7 @@ class Player:
         text = f"What about number {next(self._numbers)}?"
         fields = {"type_": "say", "conversation": self.conversation, "text": text}
         self._pending = (f"{self.player}-{text}", fields)
+        self._commands.append(self._pending[0])
         self._idle = False
         await client.send(id=self._pending[0], **fields)
 
@@ -165,7 +168,7 @@ class Player:
             while self._pending is not None:
                 self._take(await client.receive())
             await self._say(client)
-            command = self._pending[0] if self._pending else ""
+            command = self._commands[-1]
             while not self._is_settled(command):
                 self._take(await client.receive())
 

@@ -119,8 +119,10 @@ class Two:
     @asynccontextmanager
     async def _connected(self, address: str) -> AsyncIterator[Client]:
         """The player who speaks, with what it missed."""
-        about = {"resume": self._token, "last": {CONVERSATION: self.story.last}}
-        async with session(address, player="minsu", role="player", **about) as client:
+        last = {CONVERSATION: self.story.last}
+        async with session(
+            address, player="minsu", role="player", resume=self._token, last=last
+        ) as client:
             self._token = client.welcome["resume"]
             if not client.welcome["resumed"]:
                 event = await client.ask(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from npc_server.app import App
 from npc_server.client import Client, session
 from npc_server.store import EmbeddedRedis
 
+_SPOKEN = {"reply.delta", "reply.sentence", "reply.emotion"}
 COUNTING = "One two three four five six seven eight nine ten eleven twelve."
 SLOW = {"rules": [{"reply": COUNTING, "piece_ms": 60}]}
 
@@ -140,6 +142,11 @@ async def test_both_hear_everything(pair: Any) -> None:
             await ear.until("scene.idle", turn=answered)
             assert ear.story.exact == 2
         assert minsu.story.last == jiwoo.story.last
+        shown = [of(ear.events, "reply.sentence", "reply.emotion") for ear in (minsu, jiwoo)]
+        assert shown[0] == shown[1]
+        assert len(of(shown[0], "reply.sentence")) == len(of(shown[0], "reply.emotion")) == 2
+        first = next(e["type"] for e in jiwoo.events if e["type"] in _SPOKEN)
+        assert first == "reply.emotion"
 
 
 async def test_a_short_reply_is_relayed_whole(pair: Any) -> None:
@@ -244,7 +251,7 @@ async def test_what_was_set_elsewhere_is_known(pair: Any) -> None:
         turn = await minsu.say("Bram, how are you?")
         await minsu.until("scene.idle", turn=turn)
         await jiwoo.until("scene.idle", turn=turn)
-        prompt = str(here.engine.requests[-1].messages)  # type: ignore[attr-defined]
+        prompt = str(here.engine.requests[-1].messages)
         assert "a canary storm" in prompt
         assert "in a heron mood" in prompt
         assert "mina" in str(of(minsu.events, "cast.changed"))
@@ -280,7 +287,7 @@ async def test_going_back_elsewhere_is_seen(pair: Any) -> None:
         assert [turn["text"] for turn in reset["tail"]] == ["Hello.", done["text"]]
         last = await minsu.say("And now?")
         await minsu.until("scene.idle", turn=last)
-        assert "heron" not in str(here.engine.requests[-1].messages)  # type: ignore[attr-defined]
+        assert "heron" not in str(here.engine.requests[-1].messages)
         await jiwoo.until("scene.idle", turn=last)
 
 
@@ -336,7 +343,7 @@ async def test_lost_wakes_are_caught_up(pair: Any, redis_url: str) -> None:
         for _ in range(3):
             turn = await minsu.say("Count!")
             await minsu.until("reply.delta")
-            assert await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub") >= 2
+            assert await redis.client_kill_filter(_type="pubsub") >= 2
             await minsu.until("scene.idle", turn=turn)
             await jiwoo.until("scene.idle", turn=turn)
         assert minsu.story.exact == jiwoo.story.exact == 3
@@ -389,11 +396,11 @@ async def test_a_session_moves_to_another_server(pair: Any) -> None:
 
 async def test_a_session_is_at_one_server(pair: Any) -> None:
     """The older connection at another server is closed with its next command."""
-    who = {"player": "minsu", "role": "player"}
-    async with pair() as (here, there), session(here.address, **who) as older:
+    who = partial(session, player="minsu", role="player")
+    async with pair() as (here, there), who(here.address) as older:
         await opened(older)
         token = older.welcome["resume"]
-        async with session(there.address, **who, resume=token) as newer:
+        async with who(there.address, resume=token) as newer:
             assert newer.welcome["resumed"]
             await opened(older)
             with pytest.raises(ConnectionClosed) as closed:
