@@ -27,12 +27,13 @@ class Client:
     """A session with a server. Events are plain dictionaries, as they came.
 
     Attributes:
+        connection: What everything goes over.
         welcome: What the server answered to ``hello``.
     """
 
     def __init__(self, connection: ClientConnection) -> None:
         self.welcome: Json = {}
-        self._connection = connection
+        self.connection = connection
         self._prefix = uuid.uuid4().hex
         self._numbers = itertools.count(1)
 
@@ -40,12 +41,12 @@ class Client:
         """Send a command; returns its id."""
         command = f"{self._prefix}-{next(self._numbers)}"
         frame = {"type": type_, "id": command, **fields}
-        await self._connection.send(orjson.dumps(frame), text=True)
+        await self.connection.send(orjson.dumps(frame), text=True)
         return command
 
     async def receive(self) -> Json:
         """The next event."""
-        event: Json = orjson.loads(await self._connection.recv())
+        event: Json = orjson.loads(await self.connection.recv())
         return event
 
     async def ask(self, type_: str, **fields: Any) -> Json:

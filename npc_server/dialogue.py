@@ -199,7 +199,8 @@ class Dialogue:
             room.publish(told)
             if not aside:
                 room.stop_playing(player)
-            room.inputs.pop(player.id, None)
+            if room.inputs.pop(player.id, None) is not None:
+                self._tell_presence(room, player, "idle")
             room.remember(turn, Asking(command.id, command.deadline_ms))
             self.replies.let_players_speak(room)
             self.replies.go_on(room, reply_turn)
@@ -559,11 +560,13 @@ class Dialogue:
             self.rooms.keep(room)
             fresh = [] if isinstance(told, bytes) else told
             opened = await self._opened(room, caller, command, player, fresh)
+            own = opened.seq or 0
+            room.publish(item for item in fresh if (item.event.seq or 0) < own)
             room.listeners[caller.session] = caller
             if command.deadline_ms is not None:
                 room.deadlines[player.ref] = command.deadline_ms
             caller.send(opened)
-            room.publish(item for item in fresh if item.event.seq != opened.seq)
+            room.publish(item for item in fresh if (item.event.seq or 0) > own)
             self._tell_presences(room, caller, player, was_online=was_online)
             self._snapshot(room, caller)
             room.remember("", Asking(command.id))
@@ -677,7 +680,8 @@ class Dialogue:
         fresh: list[Addressed],
     ) -> events.ConversationOpened:
         state = room.state
-        upto = fresh[0].event.seq if fresh else None
+        own = (item.event for item in fresh if isinstance(item.event, events.ConversationOpened))
+        upto = next((event.seq for event in own), None)
         since = command.since
         start = max(0, state.seq - TAIL_EVENTS) if since is None else since
         tail = await self.store.events_after(state.world, state.id, start, TAIL_EVENTS + 1)
@@ -769,7 +773,8 @@ class Dialogue:
             gaze=command.gaze,
             hearers=command.hearers,
         )
-        if command.whisper and not found.members and len(state.npc_members()) > 1:
+        aimed = command.to or found.members
+        if command.whisper and not aimed and len(state.npc_members()) > 1:
             raise BadMessage(
                 "To whom do you whisper? Name the members in 'to'.", details={"field": "to"}
             )

@@ -100,7 +100,8 @@ class Director:
         """
         near = (*hearers, *to) if hearers else audible(state, speaker)
         npcs = [npc for npc in state.npc_members() if npc.id in near and npc.id != speaker]
-        if len(npcs) == 1 and not to:
+        asker = state.member(speaker)
+        if len(npcs) == 1 and not to and asker is not None and asker.kind == "player":
             return Addressees((npcs[0].id,), "only_one")
         recent = [turn for turn in heard_by(state.turns, speaker) if turn.kind != "event"]
         return addressees(
@@ -245,9 +246,10 @@ class Director:
         personas: Sequence[Persona | None],
     ) -> list[Message]:
         """What all who might answer have heard: nobody is chosen by what it does not know."""
-        heard = [heard_by(state.turns, npc.id) for npc in npcs]
-        known = set.intersection(*({t.id for t in turns} for turns in heard))
-        shared = [t for t in heard[0] if t.id in known and t.text and t.index <= turn.index]
+        heard = [{t.id: t for t in heard_by(state.turns, npc.id)} for npc in npcs]
+        known = set.intersection(*(set(turns) for turns in heard))
+        least = [min((turns[t] for turns in heard), key=_length) for t in heard[0] if t in known]
+        shared = [t for t in least if t.text and t.index <= turn.index]
         names = {m.id: plain(m.name) for m in state.members}
         lines = [
             f"[{plain(t.text)}]" if t.kind == "event" else f"{names[t.speaker]}: {plain(t.text)}"
@@ -312,6 +314,10 @@ class Director:
             return self._library.get(npc.ref)
         except NotFound:
             return None
+
+
+def _length(turn: Turn) -> int:
+    return len(turn.text)
 
 
 def _dice(state: Conversation, what: str) -> Random:

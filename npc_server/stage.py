@@ -49,7 +49,9 @@ class Stage:
             Conflict: It is here already, or there is no room.
             BadMessage: It names neither, or both.
         """
-        room, player = await self.rooms.enter_as_host(caller, command)
+        # The player that it names is the newcomer, not the one for whom the host acts.
+        for_whom = command.model_copy(update={"player": None})
+        room, player = await self.rooms.enter_as_host(caller, for_whom)
         newcomer = self._newcomer(caller, command)
 
         def decide(state: Conversation) -> Change:
@@ -68,7 +70,8 @@ class Stage:
             NotFound: There is no such conversation of the caller, or no such member.
             Conflict: It is the last NPC.
         """
-        room, player = await self.rooms.enter(caller, command)
+        enter = self.rooms.enter if command.member is None else self.rooms.enter_for
+        room, player = await enter(caller, command)
         member = command.member or player.id
         if member != player.id and not caller.host:
             raise Forbidden("Only a host may send somebody else away.")
@@ -223,12 +226,13 @@ class Stage:
             def decide(state: Conversation) -> Change:
                 return rules.redacted(state, same[-1], by)
 
-            told = await self.rooms.commit_once(room, decide, caller, player, command)
-            if told is None:
-                return
+            decide(room.state)  # Who may not is refused before anything is taken out.
             await self.store.redact(
                 room.state, [rules.without_words(turn) for turn in same], command.turn
             )
+            told = await self.rooms.commit_once(room, decide, caller, player, command)
+            if told is None:
+                return
             room.publish(told)
         await self.replies.speaker.forget(room.state)
 

@@ -42,6 +42,10 @@ WELL = (
     "nobody counted the hours. I have stood there at midnight. All I heard was the innkeeper's cat."
 )
 TALE = "옛날 옛적에 호랑이 한 마리가 살았단다. 그 호랑이는 곶감을 제일 무서워했지. 왜 그랬을까?"
+ANSWERS = [
+    "Tall trees fall hard, that is what my father used to tell me when the wind came up.",
+    "Small fish swim deep, and whoever wants to catch one gets up long before the sun does.",
+]
 WORDS = ["ash", "birch", "crow", "dew", "elm", "fern", "gate", "hill", "iron", "jay", "mill", "oak"]
 # What an NPC has said, or says twice in a reply, would be cut.
 LONG = [
@@ -62,6 +66,7 @@ SCRIPT: Json = {
         {"match": "some supper", "json": SERVES},
         {"match": "refused: No room", "reply": "Then make room first, and come back."},
         {"match": "You did this", "reply": "There you are. Mind the edge."},
+        {"match": "both of you", "reply": ANSWERS, "piece_ms": 20},
         {"match": "mare", "reply": MARE, "first_ms": 210, "piece_ms": 30},
         {"match": "the well", "reply": WELL, "first_ms": 180, "piece_ms": 30},
         {"match": "story", "reply": STORY, "first_ms": 60, "piece_ms": 40},
@@ -113,6 +118,36 @@ class Talk:
         if greeting:
             await expect(self.replies().first).to_have_attribute("data-status", "done")
             await expect(self.page.locator("#interrupt")).to_be_hidden()
+
+    async def gather(self, *npcs: str) -> None:
+        """Choose several personas, and wait until the first of them has greeted."""
+        await self.page.goto(self.url)
+        await self.page.locator("#several").click()
+        for npc in npcs:
+            await self.page.locator(f'[data-npc="{npc}"]').click()
+        await self.page.locator("#begin").click()
+        await expect(self.replies().first).to_have_attribute("data-status", "done")
+
+    async def invite(self, name: str) -> str:
+        """The link that leads one more player into the conversation."""
+        await self.page.locator("#invite").click()
+        await self.page.locator("#invitation-name").fill(name)
+        link = await self.page.locator("#invitation-link").input_value()
+        await self.page.locator("#invitation").get_by_role("button", name="Close").click()
+        return link
+
+    async def direct(self, *parts: str) -> None:
+        """Open the Director panel, and of it only these parts."""
+        await self.page.locator("#director-toggle").click()
+        await expect(self.page.locator("#director-body")).not_to_have_attribute("inert", "")
+        for part in await self.page.locator(".part").all():
+            wanted = await part.get_attribute("data-part") in parts
+            if wanted != (await part.get_attribute("open") is not None):
+                await part.locator(":scope > summary").click()
+
+    def person(self, member: str) -> Any:
+        """A member's head in the picture of the conversation."""
+        return self.page.locator(f'.person[data-member="{member}"]')
 
     async def say(self, text: str) -> None:
         """Type and press Enter."""

@@ -35,7 +35,7 @@ TORN = b'\x81\xfe\x01\x00mask{"type":"say",'
 
 def abort(client: Client) -> None:
     """Let a connection break, as a network does."""
-    client._connection.transport.abort()
+    client.connection.transport.abort()
 
 
 def limits() -> Json:
@@ -70,7 +70,6 @@ class Player:
     _token: str | None = None
     _pending: tuple[str, Json] | None = None
     _idle: bool = True
-    _commands: list[str] = field(default_factory=list)
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     async def play(self, breaks: int) -> None:
@@ -100,9 +99,12 @@ class Player:
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:
         last = {self.conversation: self.story.last} if self.story.last else {}
-        async with session(
-            self.address, player=self.player, role="player", resume=self._token, last=last
-        ) as client:
+        about: dict[str, Any] = {
+            "role": "player",
+            "resume": self._token,
+            "last": last,
+        }
+        async with session(self.address, player=self.player, **about) as client:
             self._token = client.welcome["resume"]
             self.resumed += client.welcome["resumed"]
             if not client.welcome["resumed"] or not self.story.last:
@@ -134,7 +136,7 @@ class Player:
             acting = group.create_task(self._act(client))
             await asyncio.sleep(moment * self.chance.random() * 2)
             if self.chance.random() < 0.3:
-                client._connection.transport.write(TORN)
+                client.connection.transport.write(TORN)
             abort(client)
             acting.cancel()
             with contextlib.suppress(ConnectionClosed):
@@ -158,7 +160,6 @@ class Player:
         text = f"What about number {next(self._numbers)}?"
         fields = {"type_": "say", "conversation": self.conversation, "text": text}
         self._pending = (f"{self.player}-{text}", fields)
-        self._commands.append(self._pending[0])
         self._idle = False
         await client.send(id=self._pending[0], **fields)
 
@@ -168,9 +169,13 @@ class Player:
             while self._pending is not None:
                 self._take(await client.receive())
             await self._say(client)
-            command = self._commands[-1]
+            command = self._awaited()
             while not self._is_settled(command):
                 self._take(await client.receive())
+
+    def _awaited(self) -> str:
+        """The id of the command that is not acknowledged yet."""
+        return self._pending[0] if self._pending else ""
 
     def _is_settled(self, command: str) -> bool:
         turns = {e["turn"] for e in self.story.durable if e.get("re") == command and "turn" in e}

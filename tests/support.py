@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from npc_server.app import App
-from npc_server.client import Client
+from npc_server.client import Client, session
 from npc_server.config import Limits
 from npc_server.library import builtin_personas
 
@@ -69,6 +69,60 @@ async def reply_to(client: Client, conversation: str, text: str) -> list[Json]:
     """Say something and collect everything up to ``scene.idle``."""
     await client.send("say", conversation=conversation, text=text)
     return [event async for event in client.until_idle()]
+
+
+async def settled(client: Client, turn: str) -> list[Json]:
+    """The events up to and with the ``scene.idle`` that names a turn.
+
+    Raises:
+        Refused: An error came, of whatever command.
+    """
+    events: list[Json] = []
+    while not any(e["type"] == "scene.idle" and e.get("turn") == turn for e in events[-1:]):
+        events += [event async for event in client.until_idle()]
+    return events
+
+
+async def said(client: Client, conversation: str, text: str, **fields: Any) -> list[Json]:
+    """Say something and collect everything from the answer up to the ``scene.idle`` of it."""
+    ack = await client.ask("say", conversation=conversation, text=text, **fields)
+    return [ack, *await settled(client, ack["turn"])]
+
+
+async def told(client: Client) -> list[Json]:
+    """All that was sent to a client until now, and not taken in yet."""
+    command = await client.send("ping")
+    events: list[Json] = []
+    while (event := await client.receive()).get("re") != command:
+        events.append(event)
+    return events
+
+
+@asynccontextmanager
+async def table(
+    app: App, *players: str, npcs: Sequence[str] = ("bram", "ysolde"), **fields: Any
+) -> AsyncIterator[tuple[str, list[Client]]]:
+    """A conversation, and a session of each of some players in it; last the game's, a host."""
+    async with AsyncExitStack() as stack:
+
+        async def connected(player: str, role: str | None) -> Client:
+            name = player.capitalize()
+            about = session(app.address, player=player, name=name, role=role)
+            return await stack.enter_async_context(about)
+
+        clients = [await connected(player, "player") for player in players]
+        cast = {} if "scene" in fields else {"npcs": list(npcs)}
+        first = await clients[0].ask("conversation.open", **{"greet": "never", **cast, **fields})
+        about = {"conversation": first["conversation"]}
+        for client in clients[1:]:
+            await client.ask("conversation.open", **about, invite=first["invite"])
+        host = await connected("game", None)
+        await host.ask("conversation.open", **about, player={"id": players[0]})
+        for client in (*clients, host):
+            await told(client)
+        yield first["conversation"], [*clients, host]
+        for client in (*clients, host):
+            await told(client)  # Who has not read all that came closes slowly.
 
 
 def of(events: list[Json], *types: str) -> list[Json]:

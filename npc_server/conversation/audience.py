@@ -63,6 +63,9 @@ def _group_of(around: Surroundings, member: str) -> str | None:
 
 
 def _as_heard(turn: Turn, member: str) -> Turn:
+    if any(member in act.unseen for act in turn.actions):
+        seen = tuple(act for act in turn.actions if member not in act.unseen)
+        turn = replace(turn, actions=seen)
     if not turn.heard:
         return turn
     heard = turn.heard.get(member)

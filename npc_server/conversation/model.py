@@ -60,6 +60,7 @@ class Act:
         until_ms: By when the game may tell, in Unix milliseconds.
         ok: Whether the game did it; ``None`` while it has not said, or never said otherwise.
         reason: Why it did not.
+        unseen: Hearers of the reply who had left when it happened.
     """
 
     call: str
@@ -69,6 +70,7 @@ class Act:
     until_ms: int
     ok: bool | None = None
     reason: str | None = None
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
@@ -95,6 +96,7 @@ class Merger:
     def __init__(self, merge: Callable[[Path, float], Path]) -> None:
         self._merge = merge
         self._thread = ThreadPoolExecutor(1)
+        self._lock = Lock()
         self._known: OrderedDict[tuple[str, float, int, int], Future[str]] = OrderedDict()
 
     def __call__(self, adapter: str, scale: float) -> Future[str]:
@@ -110,13 +112,14 @@ class Merger:
                 f"There is no adapter {adapter}. Check the path that the persona names."
             ) from error
         key = (adapter, scale, stat.st_size, stat.st_mtime_ns)
-        known = self._known.pop(key, None)
-        if known is None or (known.done() and not self._usable(known)):
-            known = self._thread.submit(lambda: str(self._merge(Path(adapter), scale)))
-        self._known[key] = known
-        if len(self._known) > MERGES_KNOWN:
-            self._known.popitem(last=False)
-        return known
+        with self._lock:
+            known = self._known.pop(key, None)
+            if known is None or (known.done() and not self._usable(known)):
+                known = self._thread.submit(lambda: str(self._merge(Path(adapter), scale)))
+            self._known[key] = known
+            if len(self._known) > MERGES_KNOWN:
+                self._known.popitem(last=False)
+            return known
 
     @staticmethod
     def _usable(done: Future[str]) -> bool:

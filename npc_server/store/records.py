@@ -222,9 +222,12 @@ _STATE = tuple(
 def _with_tuples(record: dict[str, Any]) -> dict[str, Any]:
     """A turn or a reply, whose lists are tuples of what they hold."""
     made = {name: tuple(record[name]) for name in ("to", "hearers")}
-    for name, kind in (("actions", Act), ("gestures", Gesture)):
-        if name in record:
-            made[name] = tuple(kind(**item) for item in record[name])
+    if "actions" in record:
+        made["actions"] = tuple(
+            Act(**{**act, "unseen": tuple(act.get("unseen", ()))}) for act in record["actions"]
+        )
+    if "gestures" in record:
+        made["gestures"] = tuple(Gesture(**gesture) for gesture in record["gestures"])
     return {**record, **made}
 
 

@@ -14,6 +14,7 @@ from support import FAST, Json, Start
 
 from npc_server.app import App, running
 from npc_server.client import Client, session
+from npc_server.clock import Clock
 from npc_server.config import Settings
 
 
@@ -21,13 +22,18 @@ from npc_server.config import Settings
 def start(tmp_path: Path) -> Start:
     """Start a server on a free port; ``script`` is what the scripted engine says.
 
-    While it serves, a blocking call of ours on the event loop fails the test, unless it is not
-    ``watched``: another server may be starting then, which reads files.
+    ``clock`` is its time, if not the real one. While it serves, a blocking call of ours on the
+    event loop fails the test, unless it is not ``watched``: another server may be starting then,
+    which reads files.
     """
 
     @asynccontextmanager
     async def begin(
-        script: Json | None = None, *, watched: bool = True, **settings: Any
+        script: Json | None = None,
+        *,
+        clock: Clock | None = None,
+        watched: bool = True,
+        **settings: Any,
     ) -> AsyncIterator[App]:
         file = None
         if script is not None:
@@ -41,7 +47,7 @@ def start(tmp_path: Path) -> Start:
             "limits": FAST,
             **settings,
         }
-        async with running(Settings(**chosen)) as app:
+        async with running(Settings(**chosen), clock) as app:
             await app.loading
             with blockbuster_ctx(scanned_modules=["npc_server"]) if watched else nullcontext():
                 yield app

@@ -143,7 +143,8 @@ def action_proposed(
     reply = state.reply
     if reply is None:
         raise Conflict("No reply is in flight.")
-    act = Act(call, name, dict(args), confirm, now_ms + timeout_ms)
+    gone = tuple(reply.left)
+    act = Act(call, name, dict(args), confirm, now_ms + timeout_ms, unseen=gone)
     event = events.ReplyAction(
         conversation=state.id,
         turn=reply.turn,
@@ -287,7 +288,8 @@ def walked_out(state: Conversation, member: str, heard: int) -> Change:
     if reply is None or member not in reply.hearers:
         return Change(state)
     hearers = tuple(hearer for hearer in reply.hearers if hearer != member)
-    left = {**reply.left, member: heard} if heard else reply.left
+    saw = heard or reply.actions
+    left = {**reply.left, member: heard} if saw else reply.left
     return Change(replace(state, reply=replace(reply, hearers=hearers, left=left)))
 
 

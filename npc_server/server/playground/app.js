@@ -1,12 +1,18 @@
 /** The page: puts the parts together. The only module that knows all of them. */
 
-import { fetchPersonas, inOrder, personaCard } from "./chooser.js";
+import { addressed, settleAddress, whereTo } from "./address.js";
+import { createAudience } from "./audience.js";
+import { createChooser } from "./chooser.js";
 import { createClient } from "./client.js";
 import { createComposer } from "./composer.js";
-import { npcOf } from "./conversation.js";
+import { createDirector } from "./director.js";
 import { byId } from "./dom.js";
 import { createFrames } from "./frames.js";
+import { createGathering } from "./gathering.js";
 import { createI18n } from "./i18n.js";
+import { createInvite } from "./invite.js";
+import { nameOf, npcsIn } from "./members.js";
+import { createPanel } from "./panel.js";
 import { createPromptView } from "./prompt.js";
 import { createStage } from "./stage.js";
 import { createStatus } from "./status.js";
@@ -15,16 +21,15 @@ import { createTalk } from "./talk.js";
 import { themeSwitch } from "./theme.js";
 import { createTranscript } from "./transcript.js";
 
-/** @typedef {import("./chooser.js").Persona} Persona */
+/** @typedef {import("./conversation.js").Conversation} Conversation */
 
 const UNAUTHORIZED = 4401;
 
 function start() {
   const i18n = createI18n();
   const me = playerId();
-  /** @type {Persona[]} */
-  let personas = [];
-  /** @type {string | null} */
+  const url = new URL("/", location.href.replace(/^http/, "ws")).href;
+  /** @type {import("./talk.js").Choice | null} */
   let wanted = null;
 
   const frames = createFrames({
@@ -45,6 +50,8 @@ function start() {
     mood: byId("npc-mood"),
     gesture: byId("npc-gesture"),
     i18n,
+    persona: (npc) => chooser.persona(npc),
+    scene: (id) => chooser.scene(id),
   });
   const showStatus = createStatus({
     node: byId("status"),
@@ -57,6 +64,46 @@ function start() {
     body: byId("prompt-body"),
     i18n,
     key: () => forTab.get("key"),
+    onRun(turn, messages) {
+      const where = { conversation: talk.state?.id, player: me };
+      return director.ask("prompt.run", { ...where, turn, messages });
+    },
+  });
+  const invitation = createInvite({
+    dialog: byId("invitation"),
+    name: byId("invitation-name"),
+    link: byId("invitation-link"),
+    copy: byId("invitation-copy"),
+    open: byId("invitation-open"),
+    i18n,
+  });
+  const chooser = createChooser({
+    cards: byId("cards"),
+    note: byId("cards-note"),
+    scenesPart: byId("scenes-part"),
+    scenes: byId("scenes"),
+    several: byId("several"),
+    bar: byId("begin-bar"),
+    names: byId("begin-names"),
+    begin: byId("begin"),
+    i18n,
+    onChoose: choose,
+  });
+  const audience = createAudience({
+    bar: byId("audience"),
+    chips: byId("chips"),
+    whisper: byId("whisper"),
+    doing: byId("doing"),
+    i18n,
+    onChange: aimed,
+  });
+  const gathering = createGathering({
+    picture: byId("gathering"),
+    i18n,
+    look: (npc) => chooser.persona(npc)?.portrait,
+    onPick: audience.toggle,
+    mayMove: () => director.standing === "host" && !byId("director").hidden,
+    onMove: (groups) => panel.run("scene.set", { groups }),
   });
   const transcript = createTranscript({
     scroller: byId("scroller"),
@@ -64,20 +111,25 @@ function start() {
     empty: byId("empty"),
     live: byId("live"),
     i18n,
-    onPrompt: (turn) => prompts.open(turn.key),
+    onPrompt: (turn) => prompts.open(turn),
     onAgain: (turn) => talk.sayAgain(turn),
     onAnew: (turn) => talk.anew(turn),
     onAct: (...result) => talk.act(...result),
+    onRewind: (turn) => panel.run("rewind", { to_turn: turn.key }),
+    onRedact: (turn) => panel.run("turn.redact", { turn: turn.key }),
+  });
+
+  const hello = () => ({
+    protocol: 1,
+    token: forTab.get("key") ?? undefined,
+    client: { name: "playground" },
+    player: { id: me, name: playerName(), locale: i18n.language },
   });
 
   const client = createClient({
-    url: new URL("/", location.href.replace(/^http/, "ws")).href,
-    hello: () => ({
-      protocol: 1,
-      token: forTab.get("key") ?? undefined,
-      client: { name: "playground" },
-      player: { id: me, name: playerName(), locale: i18n.language },
-    }),
+    url,
+    // It hears only what its player hears, also where it could be a host.
+    hello: () => ({ ...hello(), role: "player" }),
     onEvent(event) {
       if (event.type === "welcome") welcomed(event);
       else if (event.type === "draining") notify(i18n.t("draining"));
@@ -91,6 +143,23 @@ function start() {
     },
   });
 
+  const director = createDirector({
+    url,
+    hello,
+    onFrame: (way, frame) => frames.add(way, frame, true),
+    onStanding: (...standing) => panel.stand(...standing),
+  });
+  const panel = createPanel({
+    panel: byId("director"),
+    body: byId("director-body"),
+    note: byId("director-note"),
+    i18n,
+    director,
+    me,
+    conversation: () => talk.state,
+    personas: () => chooser.personas,
+  });
+
   const talk = createTalk({
     client,
     me,
@@ -99,20 +168,26 @@ function start() {
       show: transcript.show,
       showBefore: transcript.showBefore,
       opened(state) {
-        const npc = npcOf(state);
-        const persona = personas.find((known) => known.id === npc?.npc);
-        if (npc && persona) stage.enter(persona, npc.name);
-        if (npc) i18n.put(byId("field"), "say", { name: npc.name }, "tPlaceholder");
+        changed(state);
+        aimed(audience.aim);
         byId("earlier").hidden = !state.earlier;
+        byId("invite").hidden = !state.invite;
       },
+      changed,
       restart(state) {
         transcript.clear();
         byId("earlier").hidden = true;
-        transcript.show(state, state.turns, null);
+        transcript.show(state, state.turns, () => false);
       },
       sentence: transcript.announce,
-      feel: stage.feel,
-      talk: stage.talk,
+      feel(member, feeling) {
+        gathering.feel(member, feeling);
+        if (talk.state && npcsIn(talk.state)[0]?.member === member) stage.feel(feeling);
+      },
+      talk(member) {
+        gathering.talk(member);
+        stage.talk();
+      },
       speaking,
       problem: notify,
       closed: () => notify(i18n.t("closed")),
@@ -131,10 +206,31 @@ function start() {
     i18n,
     onSay(text) {
       transcript.toEnd();
-      return talk.say(text);
+      return talk.say(text, audience.aim);
     },
     onInput: talk.input,
   });
+
+  /** @param {Conversation} state Something of it is another now. */
+  function changed(state) {
+    gathering.show(state);
+    audience.show(state);
+    panel.show(state);
+    if (stage.show(state)) aimed(audience.aim);
+  }
+
+  /** @param {{to: string[], whisper: boolean}} aim The player chose to whom it speaks. */
+  function aimed({ to, whisper }) {
+    gathering.mark(to);
+    byId("composer").classList.toggle("whispering", whisper);
+    const { state } = talk;
+    const npcs = state ? npcsIn(state) : [];
+    const names = to.map((member) => (state ? nameOf(state, member) : member)).join(", ");
+    const field = byId("field");
+    if (to.length) i18n.put(field, whisper ? "sayWhisper" : "say", { name: names }, "tPlaceholder");
+    else if (npcs.length === 1) i18n.put(field, "say", { name: npcs[0].name }, "tPlaceholder");
+    else if (npcs.length) i18n.put(field, "sayAll", {}, "tPlaceholder");
+  }
 
   function playerName() {
     return byId("player-name").value.trim().slice(0, 64) || i18n.t("guest");
@@ -171,35 +267,39 @@ function start() {
   /** @param {"chooser" | "talk"} view */
   function showView(view) {
     for (const name of ["chooser", "talk"]) byId(name).hidden = name !== view;
-    byId("people").hidden = view === "chooser";
-    byId("skip").hidden = view === "chooser";
+    for (const name of ["people", "skip", "director-toggle"]) byId(name).hidden = view === "chooser";
+    if (view === "chooser") {
+      byId("invite").hidden = true;
+      if (!byId("director").hidden) toggleSide("director");
+    }
   }
 
-  function drawCards() {
-    const cards = inOrder(personas, i18n.language).map((p) => personaCard(p, i18n, choose));
-    byId("cards").replaceChildren(...cards);
-  }
-
-  /** @param {Persona} persona */
-  function choose(persona) {
+  /** @param {import("./talk.js").Choice} choice */
+  function choose(choice) {
     const name = byId("player-name").value.trim();
     // The server learns the name from `hello`.
     if (name !== (kept.get("name") ?? "")) {
       kept.set("name", name || null);
       client.start();
     }
-    wanted = persona.id;
-    stage.enter(persona, persona.name);
+    wanted = choice;
+    const [only, ...more] = choice.npcs ?? [];
+    const persona = more.length ? undefined : chooser.persona(only);
+    if (persona) stage.enter(persona, persona.name);
     location.hash = `c=${newId()}`;
   }
 
   /** Go where the address says: a conversation goes on, or one is chosen. */
   function follow() {
-    const id = new URLSearchParams(location.hash.slice(1)).get("c");
+    const { conversation: id, invite } = whereTo();
     if (id && id === talk.state?.id) return;
-    if (!id) {
-      const left = talk.state !== null;
+    const left = talk.state !== null;
+    if (left) {
       talk.leave();
+      gathering.clear();
+      audience.clear();
+    }
+    if (!id) {
       stage.leave();
       showView("chooser");
       if (left) byId("chooser-title").focus();
@@ -207,21 +307,9 @@ function start() {
     }
     notify("");
     showView("talk");
-    talk.enter(id, wanted ? [wanted] : []);
+    talk.enter(id, wanted ?? (invite ? { invite } : {}));
     wanted = null;
     composer.focus();
-  }
-
-  async function loadPersonas() {
-    const note = byId("cards-note");
-    try {
-      personas = await fetchPersonas();
-      drawCards();
-      note.hidden = personas.length > 0;
-      if (!personas.length) i18n.put(note, "noPersonas");
-    } catch {
-      i18n.put(note, "personasFailed");
-    }
   }
 
   function wireButtons() {
@@ -235,12 +323,19 @@ function start() {
     byId("language").addEventListener("click", () => {
       i18n.use(i18n.language === "en" ? "ko" : "en");
       markLanguage();
-      drawCards();
+      chooser.draw();
+      if (talk.state) changed(talk.state);
     });
-    byId("frames-toggle").addEventListener("click", () => toggleFrames());
-    byId("frames-close").addEventListener("click", () => {
-      toggleFrames();
-      byId("frames-toggle").focus();
+    for (const side of ["frames", "director"]) {
+      byId(`${side}-toggle`).addEventListener("click", () => toggleSide(side));
+      byId(`${side}-close`).addEventListener("click", () => {
+        toggleSide(side);
+        byId(`${side}-toggle`).focus();
+      });
+    }
+    byId("invite").addEventListener("click", () => {
+      const { state } = talk;
+      if (state?.invite) invitation.show(state.id, state.invite);
     });
     byId("prompt-close").addEventListener("click", () => byId("prompt").close());
     byId("key-form").addEventListener("submit", () => {
@@ -260,21 +355,43 @@ function start() {
     byId("language").lang = i18n.language === "en" ? "ko" : "en";
   }
 
-  function toggleFrames() {
-    const open = byId("frames").hidden;
-    frames.toggle(open);
+  /**
+   * Open a side panel, or close it; there is room for one of them.
+   * @param {string} side
+   */
+  function toggleSide(side) {
+    const open = byId(side).hidden;
+    for (const name of ["frames", "director"]) {
+      const shows = open && name === side;
+      byId(name).hidden = !shows;
+      byId(`${name}-toggle`).setAttribute("aria-expanded", String(shows));
+    }
+    frames.toggle(open && side === "frames");
+    direct(open && side === "director");
     document.body.classList.toggle("with-frames", open);
-    byId("frames-toggle").setAttribute("aria-expanded", String(open));
   }
 
-  byId("player-name").value = kept.get("name") ?? "";
+  /** @param {boolean} open */
+  function direct(open) {
+    document.body.classList.toggle("directing", open);
+    if (!open) {
+      director.close();
+      return;
+    }
+    director.open();
+    panel.stand(director.standing);
+    if (talk.state) panel.show(talk.state);
+  }
+
+  settleAddress();
+  byId("player-name").value = addressed("name") ?? kept.get("name") ?? "";
   byId("pace").value = kept.get("pace") ?? "instant";
   byId("pace").addEventListener("change", () => kept.set("pace", byId("pace").value));
   i18n.refreshAll();
   markLanguage();
   themeSwitch(byId("theme"), i18n);
   wireButtons();
-  loadPersonas().then(() => {
+  chooser.load().then(() => {
     follow();
     client.start();
   });

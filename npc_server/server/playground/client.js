@@ -114,6 +114,15 @@ export function createClient({ url, hello, onEvent, onFrame, onState }) {
       connect();
     },
 
+    /** Hang up, and stay away until it is started again. */
+    stop() {
+      clearTimeout(timer);
+      const old = socket;
+      socket = null;
+      old?.close();
+      state = { name: "stopped" };
+    },
+
     /** Try again at once, if it is waiting to. */
     retryNow() {
       if (state.name === "waiting") connect();

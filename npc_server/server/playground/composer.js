@@ -3,6 +3,7 @@
 import { length } from "./text.js";
 
 const TYPING_EVERY_MS = 2_000;
+const TYPED_NO_MORE_AFTER_MS = 5_000;
 const WARN_BELOW = 200;
 const COMPOSITION_KEY = 229;
 
@@ -20,11 +21,13 @@ export function createComposer({ form, field, counter, send, i18n, onSay, onInpu
   let limit = 4_000;
   let typedAt = 0;
   let typing = false;
+  let pause = 0;
 
   function submit() {
     const text = field.value.trim();
     if (!text || length(text) > limit || !onSay(text)) return;
     field.value = "";
+    clearTimeout(pause);
     typing = false;
     typedAt = 0;
     changed();
@@ -49,15 +52,22 @@ export function createComposer({ form, field, counter, send, i18n, onSay, onInpu
 
   function tellTyping() {
     const now = performance.now();
-    if (!field.value.trim()) {
-      if (typing) onInput("idle");
-      typing = false;
-      typedAt = 0;
-    } else if (!typing || now - typedAt > TYPING_EVERY_MS) {
+    clearTimeout(pause);
+    pause = setTimeout(typedNoMore, TYPED_NO_MORE_AFTER_MS);
+    if (!field.value.trim()) typedNoMore();
+    else if (!typing || now - typedAt > TYPING_EVERY_MS) {
       typing = true;
       typedAt = now;
       onInput("typing");
     }
+  }
+
+  /** The field is empty, or nothing more was typed for a while. */
+  function typedNoMore() {
+    clearTimeout(pause);
+    if (typing) onInput("idle");
+    typing = false;
+    typedAt = 0;
   }
 
   form.addEventListener("submit", (event) => {

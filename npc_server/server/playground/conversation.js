@@ -1,10 +1,19 @@
 /** What is known of a conversation, built from events alone: the same live and after a reload. */
 
+import { grown } from "./branches.js";
+import { MEMBER_HANDLERS, castBefore, npcsIn, whispered } from "./members.js";
+
+/** So many turns does `conversation.reset` bring at most; with fewer there are no older ones. */
+const TAIL = 50;
+
 /**
  * @typedef {object} Turn
  * @property {string} key The turn's id; while it is on its way, the command's.
- * @property {"say" | "event" | "reply" | "silent"} kind
+ * @property {"say" | "event" | "reply" | "silent" | "cast"} kind
  * @property {string} speaker A member's id.
+ * @property {string[]} to Member ids of the addressees; empty while they are not known.
+ * @property {string[] | null} hearers Who perceived it; null where that is not told.
+ * @property {boolean} whisper Whether others who are near did not hear it.
  * @property {string} text All that was sent of it.
  * @property {"pending" | "failed" | "waiting" | "speaking" | "done"} status
  * @property {number | null} heard Of a cut reply, how many code points were heard.
@@ -22,6 +31,9 @@
  * @property {string} [command] Of the player's turn, the id of the command that made it.
  * @property {Deed[]} [deeds] Of a reply, what the NPC did with it.
  * @property {boolean} [cut] From `history`: the text is what was heard, and there was more.
+ * @property {{to: string[], whisper: boolean}} [aim] Of the player's turn, to whom it was aimed.
+ * @property {boolean} [redacted] Its words were taken out.
+ * @property {string} [name] Of somebody who came or went, the name.
  */
 
 /**
@@ -42,11 +54,17 @@
  * @property {string} id
  * @property {string} me The player's member id.
  * @property {number} seq The newest that was applied.
- * @property {Map<string, {member: string, kind: string, name: string, npc?: string}>} cast
- * @property {Map<string, string>} moods By member.
+ * @property {Map<string, import("./members.js").Member>} cast
+ * @property {Map<string, import("./members.js").Mood>} moods By member.
+ * @property {Map<string, import("./members.js").Presence>} presence Of the other players.
+ * @property {string | null} scene The scene's id.
+ * @property {Record<string, string[]> | null} groups Members by group; null while they are not known.
  * @property {Turn[]} turns
  * @property {boolean} earlier Whether older turns can be asked for.
  * @property {string | null} live The reply in flight.
+ * @property {string | null} invite With it others may come in.
+ * @property {string | null} branch The branch that goes on.
+ * @property {import("./branches.js").Branch[]} branches All of them, as far as the page saw them.
  */
 
 /**
@@ -61,9 +79,15 @@ export function createConversation(id, me) {
     seq: 0,
     cast: new Map(),
     moods: new Map(),
+    presence: new Map(),
+    scene: null,
+    groups: null,
     turns: [],
     earlier: false,
     live: null,
+    invite: null,
+    branch: null,
+    branches: [],
   };
 }
 
@@ -77,28 +101,24 @@ export function findTurn(state, key) {
 }
 
 /**
- * The NPC one talks with.
- * @param {Conversation} state
- */
-export function npcOf(state) {
-  return [...state.cast.values()].find((member) => member.kind === "npc");
-}
-
-/**
  * The player says something that the server has not confirmed yet.
  * @param {Conversation} state
  * @param {string} command The command's id.
  * @param {string} text
+ * @param {{to: string[], whisper: boolean}} aim
  * @returns {Turn}
  */
-export function addPending(state, command, text) {
+export function addPending(state, command, text, aim) {
   return add(state, {
     key: command,
     kind: "say",
     speaker: state.me,
+    to: aim.to,
+    whisper: aim.whisper,
     text,
     status: "pending",
     command,
+    aim,
   });
 }
 
@@ -131,11 +151,18 @@ export function prepend(state, event) {
   const known = new Set(state.turns.map((turn) => turn.key));
   const older = event.turns
     .filter((/** @type {any} */ turn) => !known.has(turn.turn))
-    .map((/** @type {any} */ { turn, kind, speaker, text, cut, actions: deeds }) =>
-      complete({ key: turn, kind, speaker, text, cut, deeds, status: "done" }),
-    );
+    .map(past);
   state.turns.unshift(...older);
   return older;
+}
+
+/**
+ * A turn as `history` tells it.
+ * @param {any} told
+ * @returns {Turn}
+ */
+function past({ turn, kind, speaker, to, text, cut, actions: deeds, redacted }) {
+  return complete({ key: turn, kind, speaker, to, text, cut, deeds, redacted, status: "done" });
 }
 
 /**
@@ -146,18 +173,45 @@ function open(state, event) {
   const gap = event.limited && state.turns.length > 0;
   if (gap) state.turns = state.turns.filter((turn) => turn.status === "pending");
   if (event.limited) state.earlier = true;
-  for (const member of event.cast) state.cast.set(member.member, member);
+  setBack(state, event);
   const changed = event.tail
     .filter((/** @type {any} */ old) => old.type !== "conversation.opened")
     .flatMap((/** @type {any} */ old) => apply(state, old));
-  for (const mood of event.state) state.moods.set(mood.member, mood.emotion);
+  state.cast = byMember(event.cast);
+  state.moods = byMember(event.state);
+  state.scene = event.scene?.scene ?? null;
+  state.groups = event.scene?.groups ?? {};
+  state.invite = event.invite ?? null;
+  state.branch = event.branch ?? null;
   if (event.seq !== undefined) state.seq = Math.max(state.seq, event.seq);
   state.live = event.reply ?? null;
-  return gap ? state.turns : changed;
+  const standing = new Set(state.turns);
+  return gap ? state.turns : changed.filter((/** @type {Turn} */ turn) => standing.has(turn));
 }
+
+/**
+ * Go back to who was there, and where, before the events of a tail.
+ * @param {Conversation} state
+ * @param {any} event
+ */
+function setBack(state, event) {
+  const { tail, scene } = event;
+  state.cast = byMember(castBefore(tail, event.cast));
+  const moved = tail.some((/** @type {any} */ old) => old.type === "scene.changed");
+  if (!moved) state.groups = scene?.groups ?? {};
+}
+
+/**
+ * @template {{member: string}} M
+ * @param {M[]} members
+ * @returns {Map<string, M>}
+ */
+const byMember = (members) => new Map(members.map((each) => [each.member, each]));
 
 /** @type {Record<string, (state: Conversation, event: any) => Turn | undefined>} */
 const HANDLERS = {
+  ...MEMBER_HANDLERS,
+
   ack(state, event) {
     const turn = findTurn(state, event.re);
     if (turn && event.turn) confirm(turn, event.turn);
@@ -165,18 +219,18 @@ const HANDLERS = {
   },
 
   turn(state, event) {
-    const known = findTurn(state, event.turn) ?? findTurn(state, event.re);
+    const { turn, kind, speaker, to, hearers, text, re } = event;
+    const audience = { to, hearers, whisper: kind === "say" && whispered(state, event) };
+    const known = findTurn(state, turn) ?? findTurn(state, re);
     if (known) {
-      confirm(known, event.turn);
-      known.text = event.text;
-      return known;
+      confirm(known, turn);
+      return Object.assign(known, { text, ...audience });
     }
-    const { turn, kind, speaker, text, re } = event;
-    return add(state, { key: turn, kind, speaker, text, status: "done", command: re });
+    return add(state, { key: turn, kind, speaker, text, ...audience, status: "done", command: re });
   },
 
   "reply.started"(state, event) {
-    const { turn, attempt, speaker, queue_position: queue, answers } = event;
+    const { turn, attempt, speaker, to, hearers, queue_position: queue, answers } = event;
     state.live = turn;
     const known = findTurn(state, turn);
     if (known) {
@@ -187,6 +241,9 @@ const HANDLERS = {
       key: turn,
       kind: "reply",
       speaker,
+      to,
+      hearers,
+      whisper: whispered(state, event),
       text: "",
       status: "waiting",
       attempt,
@@ -251,9 +308,21 @@ const HANDLERS = {
     });
   },
 
-  "npc.state"(state, event) {
-    state.moods.set(event.member, event.emotion);
+  "conversation.reset"(state, event) {
+    const waiting = state.turns.filter((turn) => turn.status === "pending");
+    state.branches = grown(state, event);
+    state.branch = event.branch;
+    state.cast = byMember(event.cast);
+    state.moods = byMember(event.state);
+    state.turns = [...event.tail.map(past), ...waiting];
+    state.earlier = event.tail.length >= TAIL;
+    state.live = null;
     return undefined;
+  },
+
+  "turn.redacted"(state, event) {
+    const turn = findTurn(state, event.turn);
+    return turn && Object.assign(turn, { text: "", heard: null, deeds: [], redacted: true });
   },
 
   error(state, event) {
@@ -286,7 +355,7 @@ function confirm(turn, key) {
 function reply(state, key) {
   const known = findTurn(state, key);
   if (known) return known;
-  const speaker = npcOf(state)?.member ?? "";
+  const speaker = npcsIn(state)[0]?.member ?? "";
   return add(state, { key, kind: "reply", speaker, text: "", status: "speaking" });
 }
 
@@ -305,5 +374,5 @@ function add(state, fields) {
  * @returns {Turn}
  */
 function complete(fields) {
-  return { heard: null, shown: null, ...fields };
+  return { heard: null, shown: null, to: [], hearers: null, whisper: false, ...fields };
 }

@@ -8,6 +8,7 @@ const KEPT = 500;
  * @typedef {object} Entry
  * @property {"in" | "out"} direction
  * @property {any} frame
+ * @property {boolean} director Whether it went over the director's connection.
  * @property {number} at Milliseconds since the page was opened.
  * @property {HTMLElement} [node] Made when it is first shown.
  */
@@ -66,7 +67,7 @@ export function createFrames({ panel, list, filter, direction, count, copy, clea
   }
 
   /** @param {Entry} entry */
-  function row({ direction: way, frame, at }) {
+  function row({ direction: way, frame, at, director }) {
     const arrow = el("span", { class: `way ${way}`, role: "img", text: way === "in" ? "↓" : "↑" });
     i18n.put(arrow, way === "in" ? "received" : "sent", undefined, "tLabel");
     const summary = el(
@@ -74,6 +75,7 @@ export function createFrames({ panel, list, filter, direction, count, copy, clea
       {},
       arrow,
       el("code", { class: "type", text: frame.type }),
+      ...(director ? [i18n.put(el("span", { class: "mark" }), "director")] : []),
       el("span", { class: "gist", text: gist(frame) }),
       el("time", { text: (at / 1000).toFixed(3) }),
     );
@@ -108,9 +110,11 @@ export function createFrames({ panel, list, filter, direction, count, copy, clea
     /**
      * @param {"in" | "out"} way
      * @param {any} frame
+     * @param {boolean} [director] Whether it goes over the director's connection.
      */
-    add(way, frame) {
-      entries.push({ direction: way, frame: withoutSecrets(frame), at: performance.now() });
+    add(way, frame, director = false) {
+      const at = performance.now();
+      entries.push({ direction: way, frame: withoutSecrets(frame), at, director });
       if (entries.length > KEPT) entries.splice(0, entries.length - KEPT);
       later();
     },

@@ -1,4 +1,4 @@
-/** Brings a reply onto the screen, at once or at the pace of speech, and tells the server how far. */
+/** Brings replies onto the screen, at once or at the pace of speech, and tells the server how far. */
 
 import { languageOf, length } from "./text.js";
 
@@ -20,6 +20,7 @@ const REPORT_EVERY_MS = 400;
  */
 
 /**
+ * Replies play one after another: what comes while one is still playing waits for its end.
  * @param {object} options
  * @param {() => "instant" | "spoken"} options.pace
  * @param {(turn: Turn) => void} options.onShow More of it is on the screen.
@@ -28,23 +29,30 @@ const REPORT_EVERY_MS = 400;
  * @param {(turn: string, state: "start" | "progress" | "end", heard: number) => void} options.report
  */
 export function createPlayback({ pace, onShow, onCue, onEnd, report }) {
-  /** @type {Playing | null} */
-  let playing = null;
+  /** @type {Playing[]} */
+  let queue = [];
   let timer = 0;
   let before = 0;
 
   /** @param {Turn} turn */
   function begin(turn) {
-    if (playing?.turn === turn) return playing;
+    const known = queue.find((playing) => playing.turn === turn);
+    if (known) return known;
     turn.shown = 0;
-    playing = { turn, total: 0, credit: 0, reported: 0, began: false, cues: [] };
-    before = performance.now();
-    clearInterval(timer);
-    timer = setInterval(tick, TICK_MS);
+    const playing = { turn, total: 0, credit: 0, reported: 0, began: false, cues: [] };
+    queue.push(playing);
+    if (queue.length === 1) run();
     return playing;
   }
 
+  function run() {
+    before = performance.now();
+    clearInterval(timer);
+    if (queue.length) timer = setInterval(tick, TICK_MS);
+  }
+
   function tick() {
+    const [playing] = queue;
     if (!playing) return;
     const now = performance.now();
     const rate = languageOf(playing.turn.text) ? SYLLABLES_PER_SECOND : LETTERS_PER_SECOND;
@@ -52,47 +60,45 @@ export function createPlayback({ pace, onShow, onCue, onEnd, report }) {
     before = now;
     playing.credit =
       pace() === "instant" ? playing.total : Math.min(playing.total, playing.credit + step);
-    show(Math.floor(playing.credit), now);
+    show(playing, Math.floor(playing.credit), now);
   }
 
   /**
+   * @param {Playing} playing
    * @param {number} shown
    * @param {number} now
    */
-  function show(shown, now) {
-    const { turn, total, cues } = /** @type {Playing} */ (playing);
+  function show(playing, shown, now) {
+    const { turn, total, cues } = playing;
     while (cues.length && cues[0].at <= shown) onCue(cues.shift()?.cue);
     if (shown !== turn.shown) {
       turn.shown = shown;
       onShow(turn);
-      tell(now, shown);
+      tell(playing, now, shown);
     }
-    if (turn.status === "done" && shown >= total) end();
+    if (turn.status === "done" && shown >= total) end(playing);
   }
 
   /**
+   * @param {Playing} playing
    * @param {number} now
    * @param {number} shown
    */
-  function tell(now, shown) {
-    const current = /** @type {Playing} */ (playing);
-    if (current.began && now - current.reported < REPORT_EVERY_MS) return;
-    report(current.turn.key, current.began ? "progress" : "start", shown);
-    current.began = true;
-    current.reported = now;
+  function tell(playing, now, shown) {
+    if (playing.began && now - playing.reported < REPORT_EVERY_MS) return;
+    report(playing.turn.key, playing.began ? "progress" : "start", shown);
+    playing.began = true;
+    playing.reported = now;
   }
 
-  function end() {
-    const { turn, began } = /** @type {Playing} */ (playing);
+  /** @param {Playing} playing */
+  function end({ turn, began }) {
     if (began) report(turn.key, "end", turn.shown ?? 0);
-    release();
+    queue.shift();
+    run();
     turn.shown = null;
     onEnd(turn);
-  }
-
-  function release() {
-    clearInterval(timer);
-    playing = null;
+    tick();
   }
 
   return {
@@ -119,18 +125,27 @@ export function createPlayback({ pace, onShow, onCue, onEnd, report }) {
     },
 
     /**
-     * Show no more of the reply that plays.
-     * @returns {Turn | null} It; its `shown` says how much was heard.
+     * Show no more of these replies.
+     * @param {(turn: Turn) => boolean} [which] By default all.
+     * @returns {Turn[]} Those that were cut; their `shown` says how much was heard.
      */
-    stop() {
-      const turn = playing?.turn ?? null;
-      release();
-      return turn;
+    stop(which = () => true) {
+      const cut = queue.map(({ turn }) => turn).filter(which);
+      if (!cut.length) return cut;
+      queue = queue.filter(({ turn }) => !cut.includes(turn));
+      run();
+      return cut;
     },
 
-    /** @returns {Turn | null} */
-    get turn() {
-      return playing?.turn ?? null;
+    /**
+     * Whether a reply plays, or waits to.
+     * @param {Turn} turn
+     */
+    has: (turn) => queue.some((playing) => playing.turn === turn),
+
+    /** @returns {Turn[]} What plays and what waits, in order. */
+    get turns() {
+      return queue.map(({ turn }) => turn);
     },
   };
 }

@@ -1,12 +1,16 @@
 /** The effective prompt of a reply, in a dialog. */
 
 import { el } from "./dom.js";
+import { rerunForm } from "./rerun.js";
 import { languageOf } from "./text.js";
 
 /** @typedef {import("./i18n.js").I18n} I18n */
 
 /** @type {Record<string, string>} */
 const ROLES = { system: "roleSystem", user: "roleUser", assistant: "roleAssistant" };
+
+/** Where a section comes from, by the first word of its source; each has a colour of its own. */
+const KINDS = ["rules", "persona", "scene", "cast", "example", "history", "tail", "cue"];
 
 /** @type {Record<number, string>} */
 const REFUSALS = { 401: "promptKey", 403: "promptHidden", 404: "promptGone" };
@@ -17,8 +21,9 @@ const REFUSALS = { 401: "promptKey", 403: "promptHidden", 404: "promptGone" };
  * @param {HTMLElement} options.body
  * @param {I18n} options.i18n
  * @param {() => string | null} options.key The API key, where one is in use.
+ * @param {(turn: string, messages: import("./rerun.js").Message[]) => Promise<any>} options.onRun
  */
-export function createPromptView({ dialog, body, i18n, key }) {
+export function createPromptView({ dialog, body, i18n, key, onRun }) {
   /** @param {string} turn */
   async function fetchPrompt(turn) {
     const secret = key();
@@ -34,9 +39,9 @@ export function createPromptView({ dialog, body, i18n, key }) {
   return {
     /**
      * Show the prompt of a reply.
-     * @param {string} turn
+     * @param {{key: string, text: string}} reply
      */
-    async open(turn) {
+    async open({ key: turn, text: original }) {
       body.replaceChildren(note("promptLoading"));
       dialog.showModal();
       dialog.dataset.turn = turn;
@@ -44,6 +49,10 @@ export function createPromptView({ dialog, body, i18n, key }) {
       if (dialog.dataset.turn !== turn) return;
       const parts = answer.prompt ? promptParts(answer.prompt, i18n) : [note(answer.refusal ?? "")];
       body.replaceChildren(...parts);
+      if (!answer.prompt) return;
+      const { messages } = answer.prompt;
+      const run = (/** @type {any[]} */ edited) => onRun(turn, edited);
+      body.append(rerunForm({ messages, original, i18n, onRun: run }));
     },
   };
 }
@@ -57,13 +66,63 @@ function promptParts(prompt, i18n) {
   const messages = el("ol", { class: "messages" }, ...prompt.messages.map(message(i18n)));
   const most = Math.max(1, ...prompt.sections.map((/** @type {any} */ s) => s.tokens));
   const sections = el("ul", { class: "sections" }, ...prompt.sections.map(section(i18n, most)));
-  const parts = [title("messages"), messages, title("sections"), sections];
+  const shares = sharesOf(prompt.sections);
+  const parts = [shareBar(shares, i18n), title("messages"), messages, title("sections"), sections];
   const dropped = Object.entries(prompt.dropped ?? {}).filter(([, what]) => !isNothing(what));
   if (dropped.length) {
     const list = dropped.map(([name, what]) => el("li", { text: `${name}: ${plain(what)}` }));
     parts.push(title("dropped"), el("ul", { class: "dropped" }, ...list));
   }
   return parts;
+}
+
+/**
+ * The kind of a section: the first word of its source.
+ * @param {string} source
+ */
+function kindOf(source) {
+  const [first] = source.split(".");
+  return KINDS.includes(first) ? first : "other";
+}
+
+/**
+ * How many tokens each kind of section takes, in the order in which they come.
+ * @param {{source: string, tokens: number}[]} sections
+ * @returns {[string, number][]}
+ */
+export function sharesOf(sections) {
+  /** @type {Map<string, number>} */
+  const shares = new Map();
+  for (const { source, tokens } of sections) {
+    const kind = kindOf(source);
+    shares.set(kind, (shares.get(kind) ?? 0) + tokens);
+  }
+  return [...shares];
+}
+
+/**
+ * The whole prompt as one bar, with its legend.
+ * @param {[string, number][]} shares
+ * @param {I18n} i18n
+ */
+function shareBar(shares, i18n) {
+  const total = shares.reduce((sum, [, tokens]) => sum + tokens, 0);
+  const pieces = shares.map(([kind, tokens]) => {
+    const piece = el("span", { "data-kind": kind });
+    piece.style.flexGrow = String(tokens);
+    return piece;
+  });
+  const legend = shares.map(([kind, tokens]) => {
+    const name = i18n.put(el("span"), `kind_${kind}`);
+    return el("li", { "data-kind": kind }, name, el("span", { class: "tokens", text: String(tokens) }));
+  });
+  return el(
+    "div",
+    { class: "shares" },
+    i18n.put(el("p", { class: "note" }), "promptTokens", { count: total }),
+    el("div", { class: "share-bar", "aria-hidden": "true" }, ...pieces),
+    el("ul", { class: "legend" }, ...legend),
+  );
 }
 
 /** @param {I18n} i18n */
@@ -84,7 +143,7 @@ const section =
     const tokens = i18n.put(el("span", { class: "tokens" }), "tokensOf", { count: part.tokens });
     const summary = el("summary", {}, el("code", { text: part.source }), amount, tokens);
     const text = el("pre", { text: part.text, lang: languageOf(part.text) });
-    return el("li", {}, el("details", {}, summary, text));
+    return el("li", { "data-kind": kindOf(part.source) }, el("details", {}, summary, text));
   };
 
 /** @param {unknown} what */

@@ -1,5 +1,7 @@
 /** What the page remembers of its user, also where the browser forbids to remember anything. */
 
+import { addressed } from "./address.js";
+
 /**
  * @param {() => Storage} open `localStorage` or `sessionStorage`; reading the property may throw.
  * @returns {{get: (name: string) => string | null, set: (name: string, value: string | null) => void}}
@@ -27,11 +29,14 @@ function shelf(open) {
   };
 }
 
-/** Kept until the user clears it: who plays, and how the page looks. */
-export const kept = shelf(() => localStorage);
-
 /** Kept while the tab is open: the API key. */
 export const forTab = shelf(() => sessionStorage);
+
+/**
+ * Kept until the user clears it: who plays, and how the page looks. A tab whose address names its
+ * player shares nothing with the other tabs.
+ */
+export const kept = shelf(() => (addressed("player") ? sessionStorage : localStorage));
 
 /**
  * An id that nobody guesses. `crypto.randomUUID` is missing on plain HTTP beyond this machine.
@@ -43,11 +48,11 @@ export function newId() {
 }
 
 /**
- * The player's id, made on the first visit.
+ * The player's id: that of the address, else one that was made on the first visit.
  * @returns {string}
  */
 export function playerId() {
-  const known = kept.get("player");
+  const known = addressed("player") ?? kept.get("player");
   if (known) return known;
   const made = `player-${newId().slice(0, 12)}`;
   kept.set("player", made);

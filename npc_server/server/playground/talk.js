@@ -1,6 +1,7 @@
 /** One conversation over the client: opening and reopening, saying, interrupting, playing replies. */
 
-import { addPending, apply, createConversation, npcOf, prepend } from "./conversation.js";
+import { addPending, apply, createConversation, findTurn, prepend } from "./conversation.js";
+import { mayCut } from "./members.js";
 import { createPlayback } from "./playback.js";
 
 /** @typedef {import("./conversation.js").Conversation} Conversation */
@@ -14,18 +15,25 @@ const REOPEN_AFTER_MS = 1_000;
 /**
  * What the page shows of a conversation.
  * @typedef {object} Screen
- * @property {(state: Conversation, turns: Turn[], playing: Turn | null) => void} show
+ * @property {(state: Conversation, turns: Turn[], plays: (turn: Turn) => boolean) => void} show
  * @property {(state: Conversation, turns: Turn[]) => void} showBefore
  * @property {(state: Conversation) => void} opened
  * @property {(state: Conversation) => void} restart All turns are to be shown anew.
+ * @property {(state: Conversation) => void} changed Something else of it is another now: who is
+ *   there, where they stand, how they feel, what they do, which turn is the newest.
  * @property {(text: string) => void} sentence
- * @property {(feeling: {emotion: string, intensity: number, gesture?: string}) => void} feel
- * @property {() => void} talk
+ * @property {(member: string, feeling: {emotion: string, intensity: number, gesture?: string}) => void} feel
+ * @property {(member: string) => void} talk The words of a member appear.
  * @property {(speaking: boolean) => void} speaking
  * @property {(message: string) => void} problem
  * @property {() => void} closed It was closed elsewhere; saying something opens it again.
  * @property {(message?: string) => void} gone It cannot be opened; the message says why a new one
  *   cannot.
+ */
+
+/**
+ * What a new conversation is made of: NPCs or a scene. Or with what another's is entered.
+ * @typedef {{npcs?: string[], scene?: string, invite?: string}} Choice
  */
 
 /**
@@ -38,8 +46,8 @@ const REOPEN_AFTER_MS = 1_000;
 export function createTalk({ client, me, pace, screen }) {
   /** @type {Conversation | null} */
   let state = null;
-  /** @type {string[]} */
-  let npcs = [];
+  /** @type {Choice} */
+  let choice = {};
   let opening = "";
   let isOpen = false;
   let isClosed = false;
@@ -49,10 +57,10 @@ export function createTalk({ client, me, pace, screen }) {
   const playback = createPlayback({
     pace,
     onShow(turn) {
-      screen.talk();
+      screen.talk(turn.speaker);
       paint([turn]);
     },
-    onCue: screen.feel,
+    onCue: ({ speaker, ...feeling }) => screen.feel(speaker, feeling),
     onEnd(turn) {
       paint([turn]);
       update();
@@ -66,17 +74,21 @@ export function createTalk({ client, me, pace, screen }) {
 
   /** @param {Turn[]} turns */
   function paint(turns) {
-    if (state && turns.length) screen.show(state, turns, playback.turn);
+    if (state && turns.length) screen.show(state, turns, playback.has);
   }
 
   function update() {
-    screen.speaking(playback.turn !== null);
+    screen.speaking(playback.turns.some(isMineToCut));
+    if (state) screen.changed(state);
   }
+
+  /** @param {Turn} turn */
+  const isMineToCut = (turn) => state !== null && mayCut(state, turn);
 
   function sendOpen() {
     if (!state) return;
     const since = state.seq || undefined;
-    const fresh = since ? {} : { npcs };
+    const fresh = since ? {} : choice;
     opening = client.send("conversation.open", { conversation: state.id, since, ...fresh });
   }
 
@@ -90,7 +102,10 @@ export function createTalk({ client, me, pace, screen }) {
   /** @param {Turn} turn Of the player; it waits where the conversation is not open now. */
   function transmit(turn) {
     if (isClosed) sendOpen();
-    if (isOpen) client.send("say", { conversation: state?.id, text: turn.text }, turn.command);
+    if (!isOpen) return;
+    const { to = [], whisper } = turn.aim ?? {};
+    const aim = { to: to.length ? to : undefined, whisper: whisper || undefined };
+    client.send("say", { conversation: state?.id, text: turn.text, ...aim }, turn.command);
   }
 
   /** @param {any} event */
@@ -103,11 +118,16 @@ export function createTalk({ client, me, pace, screen }) {
     if (before !== current.turns) screen.restart(current);
     screen.opened(current);
     paint(changed);
-    const npc = npcOf(current);
-    const emotion = npc && current.moods.get(npc.member);
-    if (emotion) screen.feel({ emotion, intensity: 0.5 });
+    feelAll(current);
     resend();
     update();
+  }
+
+  /** @param {Conversation} current */
+  function feelAll(current) {
+    for (const { member, emotion } of current.moods.values()) {
+      screen.feel(member, { emotion, intensity: 0.5 });
+    }
   }
 
   /** @param {any} event */
@@ -115,21 +135,25 @@ export function createTalk({ client, me, pace, screen }) {
     if (event.retryable) {
       timer = setTimeout(sendOpen, event.retry_after_ms ?? REOPEN_AFTER_MS);
       screen.problem(event.message);
-    } else screen.gone(npcs.length ? event.message : undefined);
+    } else screen.gone(Object.keys(choice).length && !state?.seq ? event.message : undefined);
   }
 
   /** @param {any} event */
   function live(event) {
     const current = /** @type {Conversation} */ (state);
     if (event.type === "reply.emotion") {
-      const turn = current.turns.findLast((known) => known.key === event.turn);
+      const turn = findTurn(current, event.turn);
       if (turn && turn.shown === null && turn.status !== "done") playback.begin(turn);
-      if (turn && playback.turn === turn) playback.cue(turn, event.at_char, event);
+      if (turn && playback.has(turn)) {
+        playback.cue(turn, event.at_char, { ...event, speaker: turn.speaker });
+      }
       return;
     }
+    const before = current.turns;
     const turns = apply(current, event);
+    if (before !== current.turns) reset(current);
     if (event.type === "error" && !turns.length) screen.problem(event.message);
-    if (event.type === "reply.sentence" && playback.turn?.key === event.turn) {
+    if (event.type === "reply.sentence" && playback.turns.some(({ key }) => key === event.turn)) {
       screen.sentence(event.text);
     }
     if (event.type === "conversation.closed") {
@@ -142,6 +166,14 @@ export function createTalk({ client, me, pace, screen }) {
     update();
   }
 
+  /** @param {Conversation} current It went back: nothing of what came later is shown any more. */
+  function reset(current) {
+    playback.stop();
+    screen.restart(current);
+    screen.opened(current);
+    feelAll(current);
+  }
+
   /**
    * @param {Turn} turn
    * @param {any} event
@@ -150,20 +182,29 @@ export function createTalk({ client, me, pace, screen }) {
     if (turn.replaced) return;
     if (event.type === "reply.started" && turn.shown === null) playback.begin(turn);
     const comes = ["reply.delta", "reply.snapshot", "reply.done"].includes(event.type);
-    if (comes && (turn.shown === null || playback.turn === turn)) playback.feed(turn);
-    if (event.type === "reply.heard" && playback.turn === turn) playback.stop();
+    if (comes && (turn.shown === null || playback.has(turn))) playback.feed(turn);
+    if (event.type === "reply.heard") playback.stop((playing) => playing === turn);
+  }
+
+  /**
+   * Tell how far a reply was heard that is cut now.
+   * @param {Turn} turn
+   */
+  function tellHeard(turn) {
+    const fields = { conversation: state?.id, turn: turn.key, heard_chars: turn.shown ?? 0 };
+    client.signal("playback", { ...fields, state: "progress" });
   }
 
   return {
     /**
      * Enter a conversation, new or known.
      * @param {string} id
-     * @param {string[]} [choice] The NPCs of a new one.
+     * @param {Choice} [chosen] What a new one is made of.
      */
-    enter(id, choice = []) {
+    enter(id, chosen = {}) {
       this.leave();
       state = createConversation(id, me);
-      npcs = choice;
+      choice = chosen;
       screen.restart(state);
       if (client.online) sendOpen();
     },
@@ -209,19 +250,18 @@ export function createTalk({ client, me, pace, screen }) {
     },
 
     /**
-     * The player says something; a reply that plays is cut where it is.
+     * The player says something; what plays is cut where it is, unless it is still being said to
+     * another player.
      * @param {string} text
+     * @param {{to: string[], whisper: boolean}} aim Without addressees the words tell who is meant.
      * @returns {boolean} Whether it was taken.
      */
-    say(text) {
+    say(text, aim) {
       if (!state) return false;
-      const cut = playback.stop();
-      if (cut) {
-        const fields = { conversation: state.id, turn: cut.key, heard_chars: cut.shown ?? 0 };
-        client.signal("playback", { ...fields, state: "progress" });
-        paint([cut]);
-      }
-      const turn = addPending(state, client.newId(), text);
+      const cut = playback.stop((turn) => turn.status === "done" || isMineToCut(turn));
+      cut.forEach(tellHeard);
+      paint(cut);
+      const turn = addPending(state, client.newId(), text, aim);
       paint([turn]);
       transmit(turn);
       update();
@@ -251,15 +291,18 @@ export function createTalk({ client, me, pace, screen }) {
       paint([turn]);
     },
 
-    /** Cut the reply that is being spoken, or still plays. */
+    /** Cut what is being spoken, or still plays. */
     interrupt() {
       if (!state) return;
-      const turn = playback.stop() ?? state.turns.findLast((known) => known.key === state?.live);
-      if (!turn || (!state.live && turn.status !== "done")) return;
-      turn.shown ??= 0;
-      const fields = { conversation: state.id, turn: turn.key, heard_chars: turn.shown };
-      client.send("interrupt", fields);
-      paint([turn]);
+      const playing = playback.stop(isMineToCut);
+      const live = findTurn(state, state.live ?? undefined);
+      const cut = !playing.length && live && isMineToCut(live) ? [live] : playing;
+      for (const turn of cut) {
+        turn.shown ??= 0;
+        const fields = { conversation: state.id, turn: turn.key, heard_chars: turn.shown };
+        client.send("interrupt", fields);
+      }
+      paint(cut);
       update();
     },
 

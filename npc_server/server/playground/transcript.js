@@ -1,6 +1,7 @@
 /** The list of turns: keeps the newest in view unless the reader has scrolled away. */
 
 import { el } from "./dom.js";
+import { isSeveral, nameOf } from "./members.js";
 import { languageOf } from "./text.js";
 import { createTurnView } from "./turn.js";
 
@@ -21,10 +22,12 @@ const ANNOUNCEMENTS_KEPT = 6;
  * @param {(turn: Turn) => void} options.onAgain
  * @param {(turn: Turn) => void} options.onAnew
  * @param {import("./talk.js").OnAct} options.onAct
+ * @param {(turn: Turn) => void} options.onRewind
+ * @param {(turn: Turn) => void} options.onRedact
  */
 export function createTranscript({ scroller, list, empty, live, i18n, ...on }) {
   const turnView = createTurnView({ i18n, ...on });
-  /** @type {Map<Turn, {node: HTMLElement, paint: (playing: boolean) => void}>} */
+  /** @type {Map<Turn, {node: HTMLElement, paint: (plays: boolean) => void}>} */
   const views = new Map();
   let follow = true;
 
@@ -41,14 +44,28 @@ export function createTranscript({ scroller, list, empty, live, i18n, ...on }) {
   /**
    * @param {Conversation} state
    * @param {Turn} turn
-   * @param {Turn | null} playing
+   * @param {boolean} plays
    */
-  function make(state, turn, playing) {
+  function make(state, turn, plays) {
     const mine = turn.speaker === state.me;
-    const name = state.cast.get(turn.speaker)?.name ?? turn.speaker;
-    const view = turnView(turn, { name, mine, playing: turn === playing });
+    const name = turn.name ?? nameOf(state, turn.speaker);
+    const view = turnView(turn, { name, mine, plays, to: () => toNames(state, turn) });
     views.set(turn, view);
     return view.node;
+  }
+
+  /**
+   * To whom something was said, as far as that needs saying.
+   * @param {Conversation} state
+   * @param {Turn} turn
+   */
+  function toNames(state, turn) {
+    if (!isSeveral(state) || turn.kind === "event") return "";
+    const others = turn.hearers?.filter((member) => member !== turn.speaker).length;
+    if (turn.to.length > 2 && turn.to.length === others) return i18n.t("toAll");
+    return turn.to
+      .map((member) => (member === state.me ? i18n.t("you") : nameOf(state, member)))
+      .join(", ");
   }
 
   return {
@@ -56,13 +73,13 @@ export function createTranscript({ scroller, list, empty, live, i18n, ...on }) {
      * Show these turns as they are now; new ones come at their place.
      * @param {Conversation} state
      * @param {Turn[]} turns
-     * @param {Turn | null} playing
+     * @param {(turn: Turn) => boolean} plays
      */
-    show(state, turns, playing) {
+    show(state, turns, plays) {
       for (const turn of turns) {
         const view = views.get(turn);
-        if (view) view.paint(turn === playing);
-        else list.append(make(state, turn, playing));
+        if (view) view.paint(plays(turn));
+        else list.append(make(state, turn, plays(turn)));
       }
       empty.hidden = list.childElementCount > 0;
       keepUp();
@@ -75,7 +92,7 @@ export function createTranscript({ scroller, list, empty, live, i18n, ...on }) {
      */
     showBefore(state, turns) {
       const below = scroller.scrollHeight - scroller.scrollTop;
-      list.prepend(...turns.map((turn) => make(state, turn, null)));
+      list.prepend(...turns.map((turn) => make(state, turn, false)));
       scroller.scrollTop = scroller.scrollHeight - below;
     },
 

@@ -2,12 +2,16 @@
 
 import { deedChip } from "./deeds.js";
 import { el } from "./dom.js";
+import { turnMenu } from "./menu.js";
 import { languageOf, split } from "./text.js";
 import { timingsBar } from "./timings.js";
 
 /** @typedef {import("./conversation.js").Turn} Turn */
 /** @typedef {import("./i18n.js").I18n} I18n */
 
+const WORDLESS = new Set(["silent", "cast"]);
+/** @type {Record<string, string>} */
+const SILENCES = { out_of_earshot: "silentFar", budget: "silentBudget", gone: "silentGone" };
 const CUT_SHORT = new Set(["length", "deadline", "cancelled", "error", "interrupted"]);
 
 /**
@@ -27,14 +31,17 @@ export function heardAndNot(turn) {
  * @param {(turn: Turn) => void} options.onAgain
  * @param {(turn: Turn) => void} options.onAnew
  * @param {import("./talk.js").OnAct} options.onAct
+ * @param {(turn: Turn) => void} options.onRewind
+ * @param {(turn: Turn) => void} options.onRedact
  */
-export function createTurnView({ i18n, onPrompt, onAgain, onAnew, onAct }) {
+export function createTurnView({ i18n, onPrompt, onAgain, onAnew, onAct, onRewind, onRedact }) {
   /**
    * @param {Turn} turn
-   * @param {{name: string, mine: boolean, playing: boolean}} about
-   * @returns {{node: HTMLElement, paint: (playing: boolean) => void}}
+   * @param {{name: string, mine: boolean, plays: boolean, to: () => string}} about `to` names those
+   *   to whom it is said, or nobody where that goes without saying.
+   * @returns {{node: HTMLElement, paint: (plays: boolean) => void}}
    */
-  return function turnView(turn, { name, mine, playing }) {
+  return function turnView(turn, { name, mine, plays, to }) {
     const said = el("span", { class: "heard" });
     const rest = el("span", { class: "rest" });
     const deeds = el("ul", { class: "deeds", hidden: true });
@@ -43,13 +50,15 @@ export function createTurnView({ i18n, onPrompt, onAgain, onAnew, onAct }) {
     const speaker = el("h3", { class: "speaker", text: name });
     if (mine) i18n.put(speaker, "you");
     if (turn.kind === "event") i18n.put(speaker, "event");
+    const addressed = el("span", { class: "addressed", hidden: true });
+    const head = el("div", { class: "says" }, speaker, addressed);
     const side = mine ? "mine" : "theirs";
-    const node = el("li", { class: `turn ${side} ${turn.kind}` }, speaker, deeds, words, foot);
+    const node = el("li", { class: `turn ${side} ${turn.kind}` }, head, deeds, words, foot);
     let painted = "";
     let paintedDeeds = "";
 
-    /** @param {boolean} stillPlaying */
-    function paint(stillPlaying) {
+    /** @param {boolean} stillPlays */
+    function paint(stillPlays) {
       const [heard, unheard] = heardAndNot(turn);
       node.dataset.turn = turn.key;
       node.dataset.status = turn.status;
@@ -57,12 +66,22 @@ export function createTurnView({ i18n, onPrompt, onAgain, onAnew, onAct }) {
       const lang = languageOf(turn.text);
       if (lang) words.lang = lang;
       else words.removeAttribute("lang");
-      rest.replaceChildren(...(unheard && !stillPlaying ? unheardText(unheard) : []));
-      const speaking = turn.kind === "reply" && (turn.status !== "done" || stillPlaying);
+      rest.replaceChildren(...(unheard && !stillPlays ? unheardText(unheard) : []));
+      const speaking = turn.kind === "reply" && (turn.status !== "done" || stillPlays);
       node.classList.toggle("speaking", speaking);
       node.classList.toggle("replaced", Boolean(turn.replaced));
+      node.classList.toggle("whisper", turn.whisper);
+      words.hidden = WORDLESS.has(turn.kind) || Boolean(turn.redacted);
+      paintAddressed();
       paintDeeds();
       paintFoot(heard, speaking);
+    }
+
+    function paintAddressed() {
+      const names = to();
+      addressed.hidden = !names && !turn.whisper;
+      if (addressed.hidden) return;
+      i18n.put(addressed, turn.whisper ? "whispersTo" : "saysTo", { names });
     }
 
     function paintDeeds() {
@@ -87,8 +106,9 @@ export function createTurnView({ i18n, onPrompt, onAgain, onAnew, onAct }) {
      * @param {boolean} speaking
      */
     function paintFoot(heard, speaking) {
-      const { status, finish, error, timings, key, replaced } = turn;
-      const now = JSON.stringify([status, finish, error, timings, key, replaced, speaking, !heard]);
+      const { status, finish, error, timings, key, replaced, redacted } = turn;
+      const known = [status, finish, error, timings, key, replaced, redacted, speaking, !heard];
+      const now = JSON.stringify(known);
       if (now === painted) return;
       painted = now;
       foot.replaceChildren(...footParts(heard, speaking));
@@ -103,7 +123,9 @@ export function createTurnView({ i18n, onPrompt, onAgain, onAnew, onAct }) {
       const parts = [];
       const note = (/** @type {string} */ key, /** @type {any} */ values = {}) =>
         parts.push(i18n.put(el("span", { class: "note" }), key, values));
-      if (turn.kind === "silent") note("silent", { name });
+      if (turn.kind === "silent") note(SILENCES[turn.text] ?? "silent", { name });
+      if (turn.kind === "cast") note(turn.text === "joined" ? "castJoined" : "castLeft", { name });
+      if (turn.redacted) note("redacted");
       if (turn.status === "pending") note("sending");
       if (turn.kind === "reply" && speaking && !heard) {
         note("thinking", { name });
@@ -141,8 +163,8 @@ export function createTurnView({ i18n, onPrompt, onAgain, onAnew, onAct }) {
       return i18n.put(button, "prompt");
     }
 
-    if (turn.kind === "silent") words.hidden = true;
-    paint(playing);
+    if (!WORDLESS.has(turn.kind)) head.append(turnMenu(turn, i18n, { onRewind, onRedact }));
+    paint(plays);
     return { node, paint };
   };
 }

@@ -56,6 +56,25 @@ async def test_everything_has_a_name(open_talk: OpenTalk, locale: str) -> None:
         assert await _nameless(talk.page) == []
 
 
+@pytest.mark.parametrize("locale", ["en-US", "ko-KR"])
+async def test_everything_of_several_has_a_name(open_talk: OpenTalk, locale: str) -> None:
+    """So does everything of a scene, of the invitation and of the Director panel."""
+    async with open_talk(locale=locale) as talk:
+        await talk.page.goto(talk.url)
+        await talk.page.locator('[data-scene="tavern"]').click()
+        await expect(talk.replies().first).to_have_attribute("data-status", "done")
+        parts = ["happen", "castTitle", "settingTitle", "factsTitle", "savesTitle"]
+        await talk.direct(*parts)
+        assert await _nameless(talk.page) == []
+        await talk.page.locator("#invite").click()
+        assert await _nameless(talk.page) == []
+        await talk.page.keyboard.press("Escape")
+        await talk.answered("Marta, good evening")
+        await talk.replies().nth(1).locator(".prompt-of").click()
+        await talk.page.locator(".try > summary").click()
+        assert await _nameless(talk.page) == []
+
+
 async def test_landmarks(talk: Talk) -> None:
     """The page has a banner, a navigation, a main part and named regions."""
     await talk.choose()

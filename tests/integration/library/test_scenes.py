@@ -90,7 +90,7 @@ async def test_a_scene_comes_and_goes_with_its_personas(library: Library, tmp_pa
     await until(lambda: ids(library) == [])
     with pytest.raises(NotFound, match="no scene 'ferry'"):
         library.scene("ferry")
-    assert [problem.field for problem in library.problems()] == ["cast.1.npc"]
+    await until(lambda: [problem.field for problem in library.problems()] == ["cast.1.npc"])
     (tmp_path / "people/marta.yaml").write_text(example("marta", "Marta"))
     await until(lambda: ids(library) == ["ferry"] and not library.problems())
 

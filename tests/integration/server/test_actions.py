@@ -136,7 +136,7 @@ async def test_a_result_counts_once(start: Start) -> None:
         frame = {"type": "action.result", "id": "once", **fields}
         acks = []
         for _ in range(2):
-            await client._connection.send(json.dumps(frame))
+            await client.connection.send(json.dumps(frame))
             acks.append(await until(client, "ack", re="once"))
         assert acks[0] == acks[1]
         with pytest.raises(Refused, match="settled already: the action was done"):
@@ -252,7 +252,7 @@ async def test_one_session_executes(start: Start) -> None:
             mine, theirs = await until(client, "reply.action"), await until(other, "reply.action")
             assert (mine["execute"], theirs["execute"]) == (True, False)
             assert mine["call"] == theirs["call"]
-            await client._connection.close()
+            await client.connection.close()
             again = await until(other, "reply.action")
             assert (again["execute"], again["call"], "seq" in again) == (True, mine["call"], False)
             await other.ask("action.result", conversation=conversation, call=again["call"], ok=True)

@@ -72,11 +72,11 @@ async def test_the_same_id_makes_one_turn(app: App, client: Client) -> None:
     conversation = await opened(client)
     say = {"type": "say", "id": "say-1", "conversation": conversation, "text": "Hello"}
     first = [event async for event in repeated(client, say)]
-    await client._connection.send(dumps(say))
+    await client.connection.send(dumps(say))
     assert await client.receive() == of(first, "ack")[0]
     async with session(app.address, player="minsu") as other:
         await other.ask("conversation.open", conversation=conversation)
-        await other._connection.send(dumps(say))
+        await other.connection.send(dumps(say))
         assert await other.receive() == of(first, "ack")[0]
         history = await other.ask("history.get", conversation=conversation)
     assert [turn["text"] for turn in history["turns"]][:1] == ["Hello"]
@@ -84,7 +84,7 @@ async def test_the_same_id_makes_one_turn(app: App, client: Client) -> None:
 
 
 async def repeated(client: Client, frame: dict[str, Any]) -> Any:
-    await client._connection.send(dumps(frame))
+    await client.connection.send(dumps(frame))
     async for event in client.until_idle():
         yield event
 
@@ -343,7 +343,7 @@ async def test_said_anew_twice_with_one_id_is_said_anew_once(client: Client) -> 
     frame = {"type": "regenerate", "id": "anew-1", "conversation": conversation}
     frame["turn"] = first["turn"]
     events = [event async for event in repeated(client, frame)]
-    await client._connection.send(dumps(frame))
+    await client.connection.send(dumps(frame))
     assert await client.receive() == of(events, "ack")[0]
     with pytest.raises(Refused, match="already"):
         await client.ask("regenerate", conversation=conversation, turn=first["turn"])

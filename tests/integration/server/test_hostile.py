@@ -228,7 +228,7 @@ async def test_stopping_tells_and_closes(start: Start) -> None:
         conversation = await opened(client)
         await client.send("say", conversation=conversation, text="Count!")
         await until(client, "reply.delta")
-    events = await read_all(client._connection)
-    assert client._connection.close_code == 1012
+    events = await read_all(client.connection)
+    assert client.connection.close_code == 1012
     assert of(events, "draining")
     assert of(events, "reply.done")[0]["finish"] == "stop"

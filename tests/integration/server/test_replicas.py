@@ -407,3 +407,22 @@ async def test_a_session_is_at_one_server(pair: Any) -> None:
                 await until(older, "never")
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 4409
+
+
+async def test_a_server_that_falls_silent_is_relieved(pair: Any) -> None:
+    """Its lease lapses, and the other server says the reply anew, as attempt 2, to both players.
+
+    The silent one comes to itself: it tells its own player of the other attempt.
+    """
+    async with pair(SLOW) as (here, there), two(here, there) as (minsu, jiwoo):
+        turn = await minsu.say("Count!")
+        await jiwoo.until("reply.delta")
+        live = here.dialogue.rooms.known("default", minsu.conversation).live
+        for task in live.tasks:
+            task.cancel()
+        for ear in (minsu, jiwoo):
+            await ear.until("scene.idle", turn=turn)
+            assert [event["attempt"] for event in of(ear.events, "reply.started")] == [1, 2]
+            (done,) = of(ear.events, "reply.done")
+            assert (done["text"], done["finish"]) == (COUNTING, "stop")
+            assert ear.story.exact == 1

@@ -40,6 +40,7 @@ ACT = Act(
     until_ms=1_700_000_005_000,
     ok=False,
     reason="no room",
+    unseen=("yuna",),
 )
 TURN = Turn(
     id="01890000-0000-7000-8000-000000000001",
@@ -119,14 +120,24 @@ STATE = Conversation(
 )
 PARTIAL = records.Partial("r", 1, "Well, ")
 CONSENT = records.Consent(1_700_000_000_000)
-_V2_TURN = replace(TURN, private=False, emotion=None, redacted=False)
+_V2_ACT = replace(ACT, unseen=())
+_V2_TURN = replace(TURN, actions=(_V2_ACT,), private=False, emotion=None, redacted=False)
 _V2_STATE = Conversation(
     id=STATE.id,
     world=STATE.world,
     members=tuple(replace(m, presence="here", since=0) for m in STATE.members),
     created_ms=STATE.created_ms,
     reply=replace(
-        REPLY, root=None, player="", chain=0, line=None, private=False, cut_by={}, number=0
+        REPLY,
+        actions=(replace(_V2_ACT, ok=None, reason=None),),
+        root=None,
+        player="",
+        chain=0,
+        line=None,
+        private=False,
+        cut_by={},
+        number=0,
+        left={},
     ),
     npcs={"bram": NpcState("happy", 0.25)},
     locale="ko",
