@@ -472,6 +472,7 @@ class Replies:
             call = self._ids.new()
 
             def decide(state: Conversation) -> Change:
+                to = player_refs(state, live.speech.reply.to)
                 return rules.action_proposed(
                     state,
                     call=call,
@@ -480,6 +481,7 @@ class Replies:
                     confirm=action.confirm,
                     now_ms=self._clock.wall_ms(),
                     timeout_ms=timeout_ms,
+                    unclaimed=room.executor(to) is None,
                 )
 
             async with room.lock:
@@ -502,9 +504,11 @@ class Replies:
             if live.pending is not None and live.pending.answer.done():
                 return live.pending.answer.result()
             told = await self._rooms.commit(room, lambda s: rules.action_expired(s, call))
-            live.pending = None
+            pending, live.pending = live.pending, None
             if not isinstance(told, bytes):
                 room.publish(told)
+        if pending is not None and pending.answer.done():
+            return pending.answer.result()  # told at another server, a moment ago
         return ActionOutcome(ok=False, reason=rules.TIMEOUT)
 
     def _check_live(self, room: Room, live: Live) -> None:

@@ -215,6 +215,12 @@ class Room:
                 self.relayed = Partial(event.turn, event.attempt, "")
             elif isinstance(event, events.ReplyDone):
                 self._relay_rest(event, item.audience)
+            elif isinstance(event, events.ActionSettled):
+                self.answer(event.call, ActionOutcome(event.ok, event.reason))
+            elif isinstance(event, events.ReplyAction):
+                executor = self.executor_of(event)
+                self._offer(event, item.audience, executor)
+                continue
             self.tell(event, item.audience)
 
     def tell(
@@ -276,11 +282,16 @@ class Room:
             audience: The namespaced ids of the players who perceive it.
             to: Those of the players whom the NPC addresses.
         """
-        executor = self._executor(to)
+        executor = self.executor(to)
+        self._offer(event, audience, executor)
+        return Pending(event, to, executor, asyncio.get_running_loop().create_future())
+
+    def _offer(
+        self, event: events.ReplyAction, audience: tuple[str, ...], executor: str | None
+    ) -> None:
         for listener in self._among(audience):
             mine = listener.session == executor
             listener.send(event.model_copy(update={"execute": mine}))
-        return Pending(event, to, executor, asyncio.get_running_loop().create_future())
 
     def answer(self, call: str, outcome: ActionOutcome) -> None:
         """Let the reply that waits for an action go on, if this is the one."""
@@ -326,7 +337,7 @@ class Room:
             return
         if pending.executor in self.listeners and pending.executor != back:
             return
-        pending.executor = self._executor(pending.to)
+        pending.executor = self.executor(pending.to)
         if pending.executor is not None:
             changes = {"execute": True, "seq": None}
             self.listeners[pending.executor].send(pending.event.model_copy(update=changes))
@@ -334,7 +345,23 @@ class Room:
     def _among(self, audience: tuple[str, ...]) -> list[Caller]:
         return [c for c in self.listeners.values() if c.host or c.ref() in audience]
 
-    def _executor(self, to: tuple[str, ...]) -> str | None:
+    def have_done(self, missed: Iterable[Addressed], caller: Caller) -> None:
+        """Have a session that came over do what an NPC at another server does, if it waits."""
+        for event in (item.event for item in missed):
+            if self.live is None and isinstance(event, events.ReplyAction):
+                given = event.model_copy(update={"execute": True, "seq": None})
+                if self.executor_of(given) == caller.session:
+                    caller.send(given)
+
+    def executor_of(self, event: events.ReplyAction) -> str | None:
+        """The session here that does what an NPC at another server does, if it is to be here."""
+        reply = self.state.reply
+        if reply is None or reply.turn != event.turn or not event.execute:
+            return None
+        waits = any(act.call == event.call and act.ok is None for act in reply.actions)
+        return self.executor(player_refs(self.state, reply.to)) if waits else None
+
+    def executor(self, to: tuple[str, ...]) -> str | None:
         """The session that does things: a host's, else the first of an addressed player."""
         able = sorted(self._among(to), key=lambda caller: not caller.host)
         return able[0].session if able else None

@@ -14,10 +14,10 @@ import pytest
 from disconnects import abort
 from following import Story
 from redis.asyncio import Redis
-from support import Json, Start, eventually, of, opened, until
+from support import Json, Start, acting_smith, eventually, of, opened, until
 from websockets.exceptions import ConnectionClosed
 
-from npc_server import rooms
+from npc_server import replies, rooms
 from npc_server.app import App
 from npc_server.client import Client, session
 from npc_server.store import EmbeddedRedis
@@ -426,3 +426,88 @@ async def test_a_server_that_falls_silent_is_relieved(pair: Any) -> None:
             (done,) = of(ear.events, "reply.done")
             assert (done["text"], done["finish"]) == (COUNTING, "stop")
             assert ear.story.exact == 1
+
+
+GIVES: Json = {"emotion": "happy", "action": "give_item", "args": {"item": "knife", "count": 1}}
+ACTING: Json = {
+    "rules": [
+        {"match": "Count!", "times": 1, "json": {**GIVES, "action": "none", "args": {}}},
+        {"json": GIVES, "first_ms": 400},
+        {"match": "You did this", "reply": "Here, mind the edge."},
+        {"match": "refused", "reply": "It will not be."},
+        {"reply": COUNTING, "piece_ms": 60},
+    ]
+}
+
+
+async def test_a_deed_is_done_where_its_player_is(pair: Any, tmp_path: Path) -> None:
+    """What an NPC at one server does is executed by a player at the other, and told to the NPC."""
+    personas = (acting_smith(tmp_path / "personas"),)
+    async with pair(ACTING, personas=personas) as (here, there), two(here, there) as (minsu, jiwoo):
+        await minsu.say("Count!")
+        await jiwoo.until("reply.delta")
+        turn = await jiwoo.say("A knife, please.")
+        action = await jiwoo.until("reply.action")
+        assert action["execute"]
+        assert here.dialogue.rooms.known("default", minsu.conversation).live is not None
+        await jiwoo.client.answer(action, ok=True)
+        for ear in (minsu, jiwoo):
+            await ear.until("scene.idle", turn=turn)
+            assert of(ear.events, "action.settled")[0]["ok"]
+            assert of(ear.events, "reply.done")[-1]["text"] == "Here, mind the edge."
+        (seen,) = of(minsu.events, "reply.action")
+        assert (seen["call"], seen["execute"]) == (action["call"], False)
+
+
+async def test_a_deed_follows_its_player_to_another_server(pair: Any, tmp_path: Path) -> None:
+    """A connection breaks before the action came: at the other server it is given, and settled."""
+    personas = (acting_smith(tmp_path / "personas"),)
+    async with pair(ACTING, personas=personas) as (here, there):
+        async with session(here.address, player="minsu", role="player") as client:
+            conversation = await opened(client)
+            await client.send("say", conversation=conversation, text="A knife, please.")
+            begun = await until(client, "reply.started")
+            abort(client)
+
+        async def proposed() -> bool:
+            state = await here.store.load("default", conversation)
+            return bool(state and state.reply and state.reply.actions)
+
+        await eventually(proposed)
+        async with session(
+            there.address,
+            player="minsu",
+            role="player",
+            resume=client.welcome["resume"],
+            last={conversation: begun["seq"]},
+        ) as again:
+            ear = Ear(again, conversation)
+            given = await ear.until("reply.action", execute=True)
+            await again.answer(given, ok=True)
+            done = await ear.until("reply.done")
+            assert done["text"] == "Here, mind the edge."
+            assert [e["execute"] for e in of(ear.events, "reply.action")] == [False, True]
+
+
+async def test_a_server_that_hangs_is_cut_all_the_same(
+    pair: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the server that speaks does not end its reply in time, what was kept of it stands."""
+    monkeypatch.setattr(replies, "CUT_SECONDS", 0.1)
+    async with (
+        pair(SLOW) as (here, there),
+        two(here, there, ("minsu", "minsu")) as (mouth, hand),
+    ):
+        await mouth.say("Count!")
+        await hand.until("reply.delta")
+        async with here.dialogue.rooms.known("default", mouth.conversation).lock:
+            await hand.client.send("interrupt", conversation=hand.conversation)
+            done = await hand.until("reply.done")
+            await hand.until("scene.idle")
+        assert done["finish"] == "interrupted"
+        assert COUNTING.startswith(done["text"])
+        assert (heard(hand, done["turn"]), hand.story.exact) == (done["text"], 1)
+        (turn,) = (await hand.client.ask("history.get", conversation=hand.conversation, limit=1))[
+            "turns"
+        ]
+        assert turn["text"] == done["text"]
