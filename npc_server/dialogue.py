@@ -281,9 +281,9 @@ class Dialogue:
         async with room.lock:
             told = await self.rooms.commit_once(room, decide, caller, player, command)
             if told is not None:
-                room.publish(told)
                 outcome = ActionOutcome(command.ok, command.reason, command.result)
                 room.answer(command.call, outcome)
+                room.publish(told)
 
     async def interrupt(self, caller: Caller, command: commands.Interrupt) -> None:
         """Cut a reply that is being spoken, or is still being played, to what was heard of it.
@@ -584,13 +584,13 @@ class Dialogue:
         if partial is None or (partial.turn, partial.attempt) != (reply.turn, reply.attempt):
             partial = Partial(reply.turn, reply.attempt, "")
         room.relay(partial, besides=caller)
-        known = room.relayed.text if room.relayed else ""
+        known = room.relayed or partial
         caller.send(
             events.ReplySnapshot(
                 conversation=room.state.id,
                 turn=reply.turn,
-                text=known,
-                sentences=[],
+                text=known.text,
+                sentences=[m["text"] for m in known.marks if m["type"] == "reply.sentence"],
                 restarted=reply.attempt > 1,
             )
         )
@@ -623,12 +623,13 @@ class Dialogue:
                 caller.send(past.reset_for(state, player).model_copy(update={"seq": state.seq}))
             for item in missed or ():
                 if caller.host or player.ref in item.audience:
-                    caller.send(item.event)
+                    caller.send(_as_missed(item.event))
             was_online = room.online(player)
             room.listeners[caller.session] = caller
             self._tell_presences(room, caller, player, was_online=was_online)
             self._snapshot(room, caller)
             room.hand_over(back=caller.session)
+            room.have_done(missed or (), caller)
             self.replies.go_on(room, "")
             self.replies.look_after(room)
         self.replies.stir(room)
@@ -690,7 +691,7 @@ class Dialogue:
             cast=rules.cast_of(state),
             state=rules.moods_of(state),
             tail=[
-                {**e.event, "seq": e.seq}
+                {**e.event, "seq": e.seq, **({"execute": False} if "execute" in e.event else {})}
                 for e in tail[-TAIL_EVENTS:]
                 if caller.host or player.ref in e.audience
             ],
@@ -885,6 +886,13 @@ def _now(state: Conversation, member: Member) -> Member:
 def _refuse_if_away(state: Conversation, player: Member) -> None:
     if not state.closed and _now(state, player).presence != "here":
         raise Conflict("You closed this conversation. Send conversation.open with its id to go on.")
+
+
+def _as_missed(event: events.DurableEvent) -> events.DurableEvent:
+    """An event that is told later: what is to be done is told apart."""
+    if isinstance(event, events.ReplyAction):
+        return event.model_copy(update={"execute": False})
+    return event
 
 
 def _hears(caller: Caller, state: Conversation) -> bool:

@@ -326,6 +326,7 @@ class Replies:
             return change
 
         with room.holding():
+            await self._keep_last(room, live)
             told = await self._rooms.commit(room, decide)
             room.end_if_over(live)
         if not isinstance(told, bytes):
@@ -469,6 +470,7 @@ class Replies:
             call = self._ids.new()
 
             def decide(state: Conversation) -> Change:
+                to = player_refs(state, live.speech.reply.to)
                 return rules.action_proposed(
                     state,
                     call=call,
@@ -477,6 +479,7 @@ class Replies:
                     confirm=action.confirm,
                     now_ms=self._clock.wall_ms(),
                     timeout_ms=timeout_ms,
+                    unclaimed=room.executor(to) is None,
                 )
 
             async with room.lock:
@@ -499,9 +502,11 @@ class Replies:
             if live.pending is not None and live.pending.answer.done():
                 return live.pending.answer.result()
             told = await self._rooms.commit(room, lambda s: rules.action_expired(s, call))
-            live.pending = None
+            pending, live.pending = live.pending, None
             if not isinstance(told, bytes):
                 room.publish(told)
+        if pending is not None and pending.answer.done():
+            return pending.answer.result()  # told at another server, a moment ago
         return ActionOutcome(ok=False, reason=rules.TIMEOUT)
 
     def _check_live(self, room: Room, live: Live) -> None:
@@ -531,6 +536,7 @@ class Replies:
                 if room.live is not live:
                     return
                 try:
+                    await self._keep_last(room, live)
                     told = await self._rooms.commit(room, decide)
                 except (StoreUnavailable, Busy) as error:
                     if self._clock.monotonic() > patience:
@@ -556,6 +562,12 @@ class Replies:
         elif room.live is None:
             self.warm(room)
 
+    async def _keep_last(self, room: Room, live: Live) -> None:
+        """Keep the whole of a reply that ends, where other servers tell their listeners of it."""
+        if self._store.shared and room.fence is not None:
+            state = room.state
+            await self._store.flush_partial(state.world, state.id, _partial(live), room.fence)
+
     def _lose(self, room: Room, live: Live) -> None:
         """Give a reply up; what the store holds of it is settled when the room is used next."""
         room.stale = True
@@ -567,15 +579,15 @@ class Replies:
     async def _keep_alive(self, room: Room, live: Live) -> None:
         """Keep a partial text in the store for whoever takes over, and the lease."""
         state, reply = room.state, live.speech.reply
-        flushed = ""
+        flushed = Partial(reply.turn, reply.attempt, "")
         beat = SHARED_FLUSH_SECONDS if self._store.shared else FLUSH_SECONDS
         renewed = self._clock.monotonic()
         while room.live is live:
             await asyncio.sleep(beat)
             try:
-                if live.speech.text != flushed and room.fence is not None:
-                    flushed = live.speech.text
-                    partial = Partial(reply.turn, reply.attempt, flushed)
+                partial = _partial(live)
+                if partial != flushed and room.fence is not None:
+                    flushed = partial
                     await self._store.flush_partial(state.world, state.id, partial, room.fence)
                     renewed = self._clock.monotonic()
                 elif self._clock.monotonic() - renewed >= FLUSH_SECONDS and room.fence is not None:
@@ -601,6 +613,11 @@ class Replies:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _partial(live: Live) -> Partial:
+    speech = live.speech
+    return Partial(speech.reply.turn, speech.reply.attempt, speech.text, speech.marks)
 
 
 def priority_of(ask: Ask | Reply) -> Priority:

@@ -215,6 +215,12 @@ class Room:
                 self.relayed = Partial(event.turn, event.attempt, "")
             elif isinstance(event, events.ReplyDone):
                 self._relay_rest(event, item.audience)
+            elif isinstance(event, events.ActionSettled):
+                self.answer(event.call, ActionOutcome(event.ok, event.reason))
+            elif isinstance(event, events.ReplyAction):
+                executor = self.executor_of(event)
+                self._offer(event, item.audience, executor)
+                continue
             self.tell(event, item.audience)
 
     def tell(
@@ -276,11 +282,16 @@ class Room:
             audience: The namespaced ids of the players who perceive it.
             to: Those of the players whom the NPC addresses.
         """
-        executor = self._executor(to)
+        executor = self.executor(to)
+        self._offer(event, audience, executor)
+        return Pending(event, to, executor, asyncio.get_running_loop().create_future())
+
+    def _offer(
+        self, event: events.ReplyAction, audience: tuple[str, ...], executor: str | None
+    ) -> None:
         for listener in self._among(audience):
             mine = listener.session == executor
             listener.send(event.model_copy(update={"execute": mine}))
-        return Pending(event, to, executor, asyncio.get_running_loop().create_future())
 
     def answer(self, call: str, outcome: ActionOutcome) -> None:
         """Let the reply that waits for an action go on, if this is the one."""
@@ -298,19 +309,19 @@ class Room:
     def _relay_rest(self, done: events.ReplyDone, audience: tuple[str, ...]) -> None:
         """Tell the listeners the rest of a reply that another server has said."""
         if self.relayed is not None and self.relayed.turn == done.turn:
-            self._relay(replace(self.relayed, text=done.text), audience)
+            kept = self.partial
+            marks = kept.marks if kept and _is_of(kept, self.relayed) else self.relayed.marks
+            self._relay(replace(self.relayed, text=done.text, marks=marks), audience)
             self.relayed = None
 
     def _relay(
         self, partial: Partial, audience: tuple[str, ...], besides: Caller | None = None
     ) -> None:
         known = self.relayed
-        if known is None or (known.turn, known.attempt) != (partial.turn, partial.attempt):
-            known = replace(partial, text="")
-        fresh = partial.text[len(known.text) :]
-        if fresh:
-            delta = events.ReplyDelta(conversation=self.state.id, turn=partial.turn, text=fresh)
-            self.tell(delta, audience, besides)
+        if known is None or not _is_of(known, partial):
+            known = Partial(partial.turn, partial.attempt, "")
+        for event in _news(self.state.id, known, partial):
+            self.tell(event, audience, besides)
         self.relayed = partial
 
     def hand_over(self, back: str | None = None) -> None:
@@ -326,7 +337,7 @@ class Room:
             return
         if pending.executor in self.listeners and pending.executor != back:
             return
-        pending.executor = self._executor(pending.to)
+        pending.executor = self.executor(pending.to)
         if pending.executor is not None:
             changes = {"execute": True, "seq": None}
             self.listeners[pending.executor].send(pending.event.model_copy(update=changes))
@@ -334,7 +345,23 @@ class Room:
     def _among(self, audience: tuple[str, ...]) -> list[Caller]:
         return [c for c in self.listeners.values() if c.host or c.ref() in audience]
 
-    def _executor(self, to: tuple[str, ...]) -> str | None:
+    def have_done(self, missed: Iterable[Addressed], caller: Caller) -> None:
+        """Have a session that came over do what an NPC at another server does, if it waits."""
+        for event in (item.event for item in missed):
+            if self.live is None and isinstance(event, events.ReplyAction):
+                given = event.model_copy(update={"execute": True, "seq": None})
+                if self.executor_of(given) == caller.session:
+                    caller.send(given)
+
+    def executor_of(self, event: events.ReplyAction) -> str | None:
+        """The session here that does what an NPC at another server does, if it is to be here."""
+        reply = self.state.reply
+        if reply is None or reply.turn != event.turn or not event.execute:
+            return None
+        waits = any(act.call == event.call and act.ok is None for act in reply.actions)
+        return self.executor(player_refs(self.state, reply.to)) if waits else None
+
+    def executor(self, to: tuple[str, ...]) -> str | None:
         """The session that does things: a host's, else the first of an addressed player."""
         able = sorted(self._among(to), key=lambda caller: not caller.host)
         return able[0].session if able else None
@@ -679,6 +706,8 @@ class Rooms:
             self.forget(room)
             return False
         missed = await self.missed(newest, state.seq)
+        if room.relayed is not None:
+            room.partial = await self._store.partial(state.world, state.id) or room.partial
         room.state, room.stale = newest, False
         told = past.reset_now(newest) if missed is None else missed
         if any(isinstance(item.event, events.ConversationReset) for item in told):
@@ -718,6 +747,23 @@ def no_such_conversation() -> NotFound:
         "There is no such conversation of yours in this world. "
         "Open it first with conversation.open."
     )
+
+
+def _is_of(known: Partial, partial: Partial) -> bool:
+    """Whether two texts are of one attempt at one reply."""
+    return (known.turn, known.attempt) == (partial.turn, partial.attempt)
+
+
+def _news(conversation: str, known: Partial, partial: Partial) -> Iterator[events.Event]:
+    """What is new in a reply, in the order in which it was told where it is said."""
+    told = len(known.text)
+    for mark in (*partial.marks[len(known.marks) :], None):
+        upto = len(partial.text) if mark is None else mark["at"]
+        if text := partial.text[told:upto]:
+            yield events.ReplyDelta(conversation=conversation, turn=partial.turn, text=text)
+            told = upto
+        if mark is not None:
+            yield events.EVENTS.validate_python(mark)
 
 
 def spoken(state: Conversation) -> tuple[str, int] | None:

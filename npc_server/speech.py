@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from npc_server.clock import Clock
 from npc_server.conversation import model
@@ -97,6 +97,7 @@ class Speech:
         self.usage: events.TokenUsage | None = None
         self.untold = 0
         self._sentences: list[str] = []
+        self._marks: list[dict[str, Any]] = []
         self._gestures: list[model.Gesture] = []
         self._emotion: Emotion | None = None
         self._intensity = 0.0
@@ -139,6 +140,11 @@ class Speech:
         """Tokens for which it is to be charged: what was cached costs nothing."""
         used = self.usage
         return self.untold + (used.prompt - used.cached + used.completion if used else 0)
+
+    @property
+    def marks(self) -> tuple[dict[str, Any], ...]:
+        """What was told of it besides its text, as it is stored: see ``Partial``."""
+        return tuple(self._marks)
 
     def seated(self) -> None:
         """A seat of the engine was granted; of several the first one counts."""
@@ -221,7 +227,7 @@ class Speech:
 
     def _finish_sentence(self, sentence: Sentence) -> None:
         self._sentences.append(sentence.text)
-        self._tell(
+        self._mark(
             events.ReplySentence(
                 conversation=self.conversation,
                 turn=self.reply.turn,
@@ -231,12 +237,16 @@ class Speech:
             )
         )
 
+    def _mark(self, event: events.ReplySentence | events.ReplyEmotion) -> None:
+        self._marks.append({"at": len(self.text), **event.model_dump(exclude_none=True)})
+        self._tell(event)
+
     def _feel(self, feeling: Feeling) -> None:
         self._emotion, self._intensity = feeling.emotion, feeling.intensity
         self._show(feeling.at_char, None)
 
     def _show(self, at_char: int, gesture: str | None) -> None:
-        self._tell(
+        self._mark(
             events.ReplyEmotion(
                 conversation=self.conversation,
                 turn=self.reply.turn,

@@ -53,11 +53,20 @@ UPCASTERS: dict[Kind, dict[int, Upcaster]] = {
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """The text so far of a reply in flight."""
+    """What was said so far of a reply in flight.
+
+    Attributes:
+        turn: The id that its turn will have.
+        attempt: Which attempt at it this is.
+        text: Everything that was sent.
+        marks: The other events that tell of it, as JSON, in order: each with ``at``, how many code
+            points of the text had been sent before it.
+    """
 
     turn: str
     attempt: int
     text: str
+    marks: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +160,8 @@ def encode_branch(state: Conversation) -> bytes:
 
 def encode_partial(partial: Partial) -> bytes:
     """A reply's text so far as it is stored."""
-    return orjson.dumps({"v": VERSION, **asdict(partial)})
+    said = {name: value for name, value in asdict(partial).items() if value != ()}
+    return orjson.dumps({"v": VERSION, **said})
 
 
 def decode_partial(raw: bytes) -> Partial:
@@ -160,7 +170,8 @@ def decode_partial(raw: bytes) -> Partial:
     Raises:
         NewerRecord: A newer server wrote it.
     """
-    return Partial(**read("partial", raw))
+    record = read("partial", raw)
+    return Partial(**{**record, "marks": tuple(record.get("marks", ()))})
 
 
 def encode_consent(consent: Consent) -> bytes:

@@ -7,10 +7,17 @@ import signal
 from pathlib import Path
 
 import psutil
+import yaml
 from processes import Servers
-from support import eventually, of, opened, reply_to, until
+from support import Json, eventually, of, opened, reply_to, until
 
 from npc_server.client import session
+
+SLOW: Json = {
+    "match": "The last one",
+    "reply": "This is what I say slowly, word after word, since it is the last.",
+    "piece_ms": 150,
+}
 
 
 async def test_a_killed_worker_ends_its_reply_only(servers: Servers, smollm2: Path) -> None:
@@ -32,31 +39,42 @@ async def test_a_killed_worker_ends_its_reply_only(servers: Servers, smollm2: Pa
         assert of(events, "reply.done")[0]["finish"] in {"stop", "length"}
 
 
-async def test_a_killed_server_keeps_every_acknowledged_turn(servers: Servers) -> None:
-    """Kill -9 of the server: its Redis ends with it, and all turns are there at the next start."""
-    served = servers.start("--engine", "scripted")
-    async with session(served.address) as client:
+async def test_a_killed_server_keeps_every_acknowledged_turn(
+    servers: Servers, tmp_path: Path
+) -> None:
+    """Kill -9 of the server: its Redis ends with it, and all turns are there at the next start.
+
+    The reply that it was saying is said anew, in a second attempt, as soon as its player is back.
+    """
+    script = tmp_path / "script.yaml"
+    script.write_text(yaml.safe_dump({"rules": [SLOW, {"reply": "Yes."}]}))
+    served = servers.start("--engine", "scripted", NPC_SCRIPT=str(script))
+    async with session(served.address, player="minsu") as client:
         conversation = await opened(client, conversation="kept")
         for number in range(5):
             await reply_to(client, conversation, f"Number {number}")
         await client.ask("say", conversation=conversation, text="The last one")
+        begun = await until(client, "reply.started")
+        await until(client, "reply.delta")
         left = served.children()
         assert left
         served.stop(signal.SIGKILL)
 
     await eventually(lambda: gone(left))
-    again = servers.start("--engine", "scripted")
-    async with session(again.address) as client:
-        event = await client.ask("conversation.open", conversation="kept")
-        said = [e["text"] for e in event["tail"] if e["type"] == "turn"]
+    again = servers.start("--engine", "scripted", NPC_SCRIPT=str(script))
+    token, last = client.welcome["resume"], {"kept": begun["seq"]}
+    async with session(again.address, player="minsu", resume=token, last=last) as client:
+        assert client.welcome["resumed"]
+        events = [event async for event in client.until_idle()]
+        (anew,) = of(events, "reply.started")
+        assert (anew["turn"], anew["attempt"]) == (begun["turn"], 2)
+        text = "".join(event["text"] for event in of(events, "reply.delta"))
+        (done,) = of(events, "reply.done")
+        assert (done["text"], done["finish"], text) == (SLOW["reply"], "stop", SLOW["reply"])
+        history = await client.ask("history.get", conversation="kept")
+        said = [turn["text"] for turn in history["turns"] if turn["kind"] == "say"]
         assert said == [f"Number {n}" for n in range(5)] + ["The last one"]
-        ends = of(event["tail"], "reply.done")
-        assert event.get("reply") or len(ends) == 6
-        if event.get("reply"):
-            # It is said anew, from its beginning.
-            last = [each async for each in client.until_idle()]
-            assert of(last, "reply.started")[0]["attempt"] == 2
-            assert of(last, "reply.done")[0]["turn"] == event["reply"]
+        assert len(history["turns"]) == 12
         events = await reply_to(client, "kept", "And on")
         assert of(events, "reply.done")[0]["finish"] == "stop"
 

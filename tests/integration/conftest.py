@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,18 @@ from npc_server.config import Settings
 def start(tmp_path: Path) -> Start:
     """Start a server on a free port; ``script`` is what the scripted engine says.
 
-    ``clock`` is its time, if not the real one.
-    While it serves, a blocking call of ours on the event loop fails the test.
+    ``clock`` is its time, if not the real one. While it serves, a blocking call of ours on the
+    event loop fails the test, unless it is not ``watched``: another server may be starting then,
+    which reads files.
     """
 
     @asynccontextmanager
     async def begin(
-        script: Json | None = None, *, clock: Clock | None = None, **settings: Any
+        script: Json | None = None,
+        *,
+        clock: Clock | None = None,
+        watched: bool = True,
+        **settings: Any,
     ) -> AsyncIterator[App]:
         file = None
         if script is not None:
@@ -44,7 +49,7 @@ def start(tmp_path: Path) -> Start:
         }
         async with running(Settings(**chosen), clock) as app:
             await app.loading
-            with blockbuster_ctx(scanned_modules=["npc_server"]):
+            with blockbuster_ctx(scanned_modules=["npc_server"]) if watched else nullcontext():
                 yield app
 
     return begin

@@ -125,6 +125,7 @@ def action_proposed(
     confirm: bool,
     now_ms: int,
     timeout_ms: int,
+    unclaimed: bool = False,
 ) -> Change:
     """The NPC whose reply is in flight does something in the game.
 
@@ -136,6 +137,7 @@ def action_proposed(
         confirm: Whether the NPC waits for the game before it speaks.
         now_ms: Unix milliseconds.
         timeout_ms: How long the game has to tell, in milliseconds.
+        unclaimed: Whether nobody who could do it listens at this server: others may have it done.
 
     Raises:
         Conflict: No reply is in flight.
@@ -153,7 +155,7 @@ def action_proposed(
         args=act.args,
         confirm=confirm,
         timeout_ms=timeout_ms,
-        execute=False,
+        execute=unclaimed,
     )
     after = replace(state, reply=replace(reply, actions=(*reply.actions, act)))
     return Change(after, (Addressed(event, player_refs(state, reply.hearers)),))

@@ -65,7 +65,8 @@ end
 revision = revision + 1
 redis.call('HSET', state, 'state', ARGV[2], 'turns', following, 'path', ARGV[14], 'commit', ARGV[13], 'revision', revision, 'seq', seq,
   'fence', fence, 'owner', owner or '', 'until', lease_until)
-if ARGV[5] == '2' or ARGV[6] == '1' then redis.call('DEL', partial) end
+local ended = ARGV[6] == '1' and ARGV[5] ~= '2'
+if ARGV[5] == '2' or (ended and ARGV[15] == '') then redis.call('DEL', partial) end
 if answer then
   local life = tonumber(ARGV[12])
   redis.call('SET', answer, ARGV[11], 'PX', life)
@@ -76,5 +77,7 @@ local retention = tonumber(ARGV[3])
 for _, key in ipairs({state, turns, events, partial, answers}) do
   if retention > 0 then redis.call('PEXPIRE', key, retention) else redis.call('PERSIST', key) end
 end
+-- Other servers read the end of a reply from what was kept of it.
+if ended then redis.call('PEXPIRE', partial, 10000) end
 if ARGV[15] ~= '' then redis.call('PUBLISH', ARGV[15], ARGV[4] .. ':' .. revision) end
 return {'done', tostring(revision), tostring(seq), tostring(fence)}

@@ -160,8 +160,9 @@ async def test_an_absence_begins_anew_with_every_break(
     monkeypatch.setattr(replies, "ABSENCE_SECONDS", 0.4)
     script = {"rules": [{"reply": COUNTING, "piece_ms": 150}]}
     async with start(script) as app:
+        token: str | None = None
         last: dict[str, int] = {}
-        token, conversation = None, ""
+        conversation = ""
         for part in range(6):
             async with session(
                 app.address, player="minsu", role="player", resume=token, last=last

@@ -139,7 +139,7 @@ class Branching(RuleBasedStateMachine):
     @rule(data=st.data())
     def return_to(self, data: st.DataObject) -> None:
         branch = data.draw(st.sampled_from(self.state.branches))
-        turns = self.turns(rules.newest_of(rules.path_of(branch), 1000))
+        turns = self.turns(rules.newest_of(branch.path(), 1000))
         self.commit(rules.returned(self.state, branch, turns, now_ms=0).state)
 
     @invariant()
@@ -149,7 +149,7 @@ class Branching(RuleBasedStateMachine):
         path = self.turns(rules.newest_of(self.state.path(), 1000))
         assert [t.id for t in heard_by(path, "minsu")] == here
         for branch in self.state.branches:
-            turns = self.turns(rules.newest_of(rules.path_of(branch), 1000))
+            turns = self.turns(rules.newest_of(branch.path(), 1000))
             assert [t.id for t in heard_by(turns, "minsu")] == self.model[branch.id]
         indices = rules.newest_of(self.state.path(), 1000)
         assert indices == sorted(set(indices))

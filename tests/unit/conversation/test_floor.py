@@ -158,9 +158,7 @@ class Floor(RuleBasedStateMachine):
                     change = rules.reply_done(
                         state, Outcome("Ay", "interrupted", 0, {player.id: 1})
                     )
-                change = change.then(
-                    rules.settling(change.state, Change(rules.yielded(change.state, player)))
-                )
+                change = change.then(rules.yielded(change.state, player))
             spoken = rules.said(
                 change.state, player, "Hi", to=(), whisper=False, turn=turn, now_ms=0
             )

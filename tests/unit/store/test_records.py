@@ -246,8 +246,11 @@ def test_every_key_is_in_the_table() -> None:
     keys = ConversationKeys.of("w", "c")
     kinds = {name.rsplit(":", 1)[1] for name in keys.fixed()} | {
         "answer",
+        "checkpoint",
+        "checkpoints",
         "conversations",
         "consent",
+        "listening",
         "session",
     }
     rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
