@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from npc_server.attendance import Attendance
 from npc_server.brains import Brain, Brains
 from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
@@ -18,6 +19,7 @@ from npc_server.engines.base import Engine
 from npc_server.errors import NpcError, StoreUnavailable
 from npc_server.library import Library, open_library
 from npc_server.observability import Metrics, get_logger
+from npc_server.players import Players
 from npc_server.quota import Quotas
 from npc_server.replicas import following
 from npc_server.replies import Replies
@@ -84,22 +86,18 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         rooms = Rooms(store, metrics, clock)
         director = Director(brains, library, settings, clock)
         replies = Replies(store, rooms, speaker, director, quotas, settings, metrics, clock, ids)
-        dialogue = Dialogue(
-            store=store,
-            rooms=rooms,
-            replies=replies,
-            library=library,
-            quotas=quotas,
-            settings=settings,
-            clock=clock,
-            ids=ids,
-            draining=asyncio.Event(),
+        dialogue = Dialogue(rooms, replies, quotas, settings, clock, ids)
+        players = Players(store, rooms, speaker, clock)
+        attendance = Attendance(
+            store, rooms, replies, players, library, quotas, settings, clock, ids
         )
         await stack.enter_async_context(following(store, rooms, replies))
         keys = KeyFile(settings.data_dir / "keys.json")
         stage = Stage(store, rooms, replies, library, settings, clock, ids)
         saves = Saves(store, rooms, speaker, clock)
-        services = Services(settings, keys, dialogue, stage, saves, store, metrics, clock, ids)
+        services = Services(
+            settings, keys, attendance, dialogue, stage, saves, players, store, metrics, clock, ids
+        )
 
         async def ready() -> str | None:
             return await _what_is_missing(loading, store)

@@ -67,6 +67,9 @@ class Replies:
         metrics: Where it counts.
         clock: Time.
         ids: New ids.
+
+    Attributes:
+        draining: Set when the server is about to stop.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Replies:
     ) -> None:
         self.speaker = speaker
         self.director = director
+        self.draining = asyncio.Event()
         self._store = store
         self._rooms = rooms
         self._quotas = quotas
@@ -423,6 +427,26 @@ class Replies:
 
     async def _listened_elsewhere(self, room: Room) -> bool:
         return await self._store.has_listeners(room.state.world, room.state.id)
+
+    def refuse_when_draining(self) -> None:
+        """Begin nothing that the server could not end any more.
+
+        Raises:
+            Busy: It is about to stop.
+        """
+        if self.draining.is_set():
+            raise Busy("The server is shutting down. Reconnect in a moment.", retry_after_ms=3_000)
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new turns, give replies some time to end, and cut the rest."""
+        self.draining.set()
+        speaking = [room.live.tasks[0] for room in self._rooms.all() if room.live]
+        if speaking:
+            await asyncio.wait(speaking, timeout=seconds)
+        for room in self._rooms.all():
+            if room.live is not None:
+                await self.abandon(room, room.live)
+        await self.close()
 
     async def close(self) -> None:
         """End all that works in the background."""

@@ -237,6 +237,23 @@ class Room:
         known = now if now is not None and now.turn == reply.turn else reply
         self.tell(event, player_refs(self.state, known.hearers))
 
+    def presence_of(self, player: Member) -> events.PlayerPresence:
+        """Whether a player is there, and what it is doing."""
+        return events.PlayerPresence(
+            conversation=self.state.id,
+            member=player.id,
+            online=self.online(player),
+            input=self.inputs.get(player.id, ("idle", 0.0))[0],
+        )
+
+    def tell_presence(self, player: Member) -> None:
+        """Tell the other players whether one is there, and what it is doing."""
+        others = tuple(p.ref for p in self.state.players() if p.id != player.id)
+        event = self.presence_of(player)
+        for listener in self.listeners.values():
+            if listener.ref() in others:
+                listener.send(event)
+
     def dismiss(self, player: Member) -> None:
         """A player left: its own sessions listen no more."""
         for session, caller in tuple(self.listeners.items()):

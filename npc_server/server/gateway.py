@@ -83,7 +83,7 @@ class Gateway:
         """Tell every client that the server stops, and give the replies in flight some time."""
         for outbox in self._outboxes.values():
             outbox.put(Draining(reconnect_after_ms=RECONNECT_AFTER_MS))
-        await self._services.dialogue.drain(seconds)
+        await self._services.dialogue.replies.drain(seconds)
         written = [asyncio.create_task(outbox.drained()) for outbox in self._outboxes.values()]
         if written:
             _, slow = await asyncio.wait(written, timeout=CLOSE_SECONDS)

@@ -13,6 +13,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from npc_server import __version__
+from npc_server.attendance import Attendance
 from npc_server.clock import Clock, Ids
 from npc_server.config import Settings
 from npc_server.dialogue import Dialogue
@@ -26,6 +27,7 @@ from npc_server.errors import (
     Unauthorized,
 )
 from npc_server.observability import Metrics, bind, get_logger
+from npc_server.players import Players
 from npc_server.protocol import VERSION, commands, events
 from npc_server.protocol.events import error_event
 from npc_server.protocol.parse import command_id, parse
@@ -73,9 +75,11 @@ class Services:
 
     settings: Settings
     keys: KeyFile
+    attendance: Attendance
     dialogue: Dialogue
     stage: Stage
     saves: Saves
+    players: Players
     store: Store
     metrics: Metrics
     clock: Clock
@@ -203,7 +207,7 @@ class Session:
         Raises:
             StoreUnavailable: Something could not be noted or read.
         """
-        await self._services.dialogue.allow(self.caller, hello.player, anew=True)
+        await self._services.players.allow(self.caller, hello.player, anew=True)
         older = self._services.sessions.get(self.id)
         self._services.sessions[self.id] = self
         if older is not None:
@@ -213,9 +217,9 @@ class Session:
         self._outbox.put(self._welcome(hello))
         for conversation in self._earlier(hello):
             last = hello.last.get(conversation, 0)
-            await self._services.dialogue.resume(self.caller, conversation, last)
+            await self._services.attendance.resume(self.caller, conversation, last)
             await self._outbox.drained()
-        self._kept = self._services.dialogue.open_to(self.caller)
+        self._kept = self._services.attendance.open_to(self.caller)
 
     def _earlier(self, hello: commands.Hello) -> list[str]:
         """The conversations that were open: as they were kept, and as the client knows them.
@@ -263,7 +267,7 @@ class Session:
         """``_keep`` what has changed, or what was kept long ago."""
         changed = False
         if isinstance(command, _OPENING):
-            open_to = self._services.dialogue.open_to(self.caller)
+            open_to = self._services.attendance.open_to(self.caller)
             changed, self._kept = open_to != self._kept, open_to
         if changed or self._services.clock.monotonic() - self._kept_at >= KEEP_SECONDS:
             try:
@@ -297,7 +301,7 @@ class Session:
         """The connection is gone."""
         if self._services.sessions.get(self.id) is self:
             del self._services.sessions[self.id]
-        self._services.dialogue.leave(self.caller)
+        self._services.attendance.leave(self.caller)
         log.info("session_ended")
         with contextlib.suppress(NpcError):
             await self._keep(leaving=True)
@@ -343,54 +347,54 @@ class Session:
                 raise Closing(4429, "too many commands")
 
     async def _dispatch(self, command: Any) -> None:
-        dialogue, caller = self._services.dialogue, self.caller
+        services, caller = self._services, self.caller
+        attendance, dialogue, stage = services.attendance, services.dialogue, services.stage
+        saves, players = services.saves, services.players
         match command:
             case commands.Ping():
                 self._outbox.put(
-                    events.Pong(
-                        re=command.id, t=command.t, server_time=self._services.clock.wall_ms()
-                    )
+                    events.Pong(re=command.id, t=command.t, server_time=services.clock.wall_ms())
                 )
             case commands.Hello():
                 raise BadMessage("'hello' was said already. Open a new connection to begin anew.")
             case commands.ConversationOpen():
-                await dialogue.open(caller, command)
+                await attendance.open(caller, command)
             case commands.ConversationClose():
-                await dialogue.close(caller, command)
+                await attendance.close(caller, command)
             case commands.Say():
                 await dialogue.say(caller, command)
             case commands.Event():
                 await dialogue.event(caller, command)
             case commands.ConversationJoin():
-                await self._services.stage.join(caller, command)
+                await stage.join(caller, command)
             case commands.ConversationLeave():
-                await self._services.stage.leave(caller, command)
+                await stage.leave(caller, command)
             case commands.ConversationSet():
-                await self._services.stage.set(caller, command)
+                await stage.set(caller, command)
             case commands.ContextSet():
-                await self._services.stage.context(caller, command)
+                await stage.context(caller, command)
             case commands.SceneSet():
-                await self._services.stage.scene(caller, command)
+                await stage.scene(caller, command)
             case commands.NpcSet():
-                await self._services.stage.npc(caller, command)
+                await stage.npc(caller, command)
             case commands.Rewind():
-                await self._services.stage.rewind(caller, command)
+                await stage.rewind(caller, command)
             case commands.TurnRedact():
-                await self._services.stage.redact(caller, command)
+                await stage.redact(caller, command)
             case commands.CheckpointSave():
-                await self._once(command.id, self._services.saves.save(caller, command))
+                await self._once(command.id, saves.save(caller, command))
             case commands.CheckpointLoad():
-                await self._once(command.id, self._services.saves.load(caller, command))
+                await self._once(command.id, saves.load(caller, command))
             case commands.CheckpointFork():
-                await self._once(command.id, self._services.saves.fork(caller, command))
+                await self._once(command.id, saves.fork(caller, command))
             case commands.CheckpointDelete():
-                await self._once(command.id, self._services.saves.delete(caller, command))
+                await self._once(command.id, saves.delete(caller, command))
             case commands.CheckpointList():
-                self._outbox.put(await self._services.saves.listed(caller, command))
+                self._outbox.put(await saves.listed(caller, command))
             case commands.CheckpointExport():
-                await self._send_all(await self._services.saves.export(caller, command))
+                await self._send_all(await saves.export(caller, command))
             case commands.CheckpointImport():
-                await self._once(command.id, self._services.saves.take(caller, command))
+                await self._once(command.id, saves.take(caller, command))
             case commands.PromptRun():
                 self._outbox.put(await dialogue.run_prompt(caller, command))
             case commands.ActionResult():
@@ -404,11 +408,11 @@ class Session:
             case commands.Regenerate():
                 await dialogue.regenerate(caller, command)
             case commands.HistoryGet():
-                self._outbox.put(await dialogue.history(caller, command))
+                self._outbox.put(await players.history(caller, command))
             case commands.PlayerForget():
-                await self._once(command.id, dialogue.forget(caller, command))
+                await self._once(command.id, players.forget(caller, command))
             case commands.PlayerExport():
-                await self._send_all(await dialogue.export(caller, command))
+                await self._send_all(await players.export(caller, command))
 
     async def _once(self, command: str, work: Coroutine[Any, Any, events.Event]) -> None:
         """Carry out what concerns no single conversation, once: then its first answer comes again.

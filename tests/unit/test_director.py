@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -25,16 +26,22 @@ NOBODY = "D"
 NOW = 10_000_000
 
 
+@cache
+def personas() -> Library:
+    """Those that come along; reading them takes a while, and nothing here changes them."""
+    library = Library([builtin_personas()])
+    library.load()
+    return library
+
+
 def director(rule: Mapping[str, Any] | None = None, **rest: Any) -> tuple[Director, ScriptedEngine]:
     """A director whose model answers by one rule; content-free questions get no answer."""
     rules_ = [] if rule is None else [{"match": "Minsu:|\\[", **rule}]
     engine = ScriptedEngine(Script.model_validate({"rules": rules_, **rest}))
     brain = Brain(DEFAULT_ENGINE, engine, Scheduler(1, 8, Metrics()))
-    library = Library([builtin_personas()])
-    library.load()
     settings = Settings(timeouts=Timeouts(director=0.05))
     clock = Clock(wall_ms=lambda: NOW)
-    return Director(Brains({DEFAULT_ENGINE: brain}), library, settings, clock), engine
+    return Director(Brains({DEFAULT_ENGINE: brain}), personas(), settings, clock), engine
 
 
 def table(text: str = "It is late.", **around: Any) -> Conversation:
