@@ -54,7 +54,7 @@ class Attendance:
         """Open a conversation, new or known, and let the caller listen to it.
 
         Raises:
-            BadMessage: A new one without an NPC, or with more than one.
+            BadMessage: A new one without an NPC, or with too many.
             NotFound: A persona is not there, or the conversation is somebody else's.
             Conflict: The session has too many conversations open.
         """
@@ -92,16 +92,12 @@ class Attendance:
             return change.then(rules.closed(change.state, _now(change.state, player)))
 
         async with room.lock:
-            with room.holding() as live:
-                told = await self.rooms.commit_once(room, decide, caller, player, command)
-                if told is not None:
-                    room.end_if_over(live)
-                    room.publish(told)
-                    room.dismiss(player)
-                    if room.state.closed:
-                        room.listeners.pop(caller.session, None)
-                    self.replies.let_players_speak(room)
-                    self.replies.go_on(room, "")
+            if await self.rooms.commit_cut(room, decide, caller, player, command):
+                room.dismiss(player)
+                if room.state.closed:
+                    room.listeners.pop(caller.session, None)
+                self.replies.let_players_speak(room)
+                self.replies.go_on(room, "")
 
     async def resume(self, caller: Caller, conversation: str, last: int) -> bool:
         """Go on listening to a conversation where a connection broke.
@@ -275,7 +271,7 @@ class Attendance:
             room.hand_over()
             return
         partial = room.partial
-        if partial is None or (partial.turn, partial.attempt) != (reply.turn, reply.attempt):
+        if partial is None or partial.spoken != reply.spoken:
             partial = Partial(reply.turn, reply.attempt, "")
         room.relay(partial, besides=caller)
         known = room.relayed or partial
@@ -337,7 +333,7 @@ class Attendance:
         invited = command.invite is not None and secrets.compare_digest(
             command.invite.encode(), state.invite.encode()
         )
-        own = any(p.ref.startswith(f"{caller.namespace}:") for p in state.players())
+        own = any(map(caller.owns, state.players()))
         if not (invited and state.invite) and not (caller.host and own):
             raise no_such_conversation()
         return _under_free_id(state, player)

@@ -118,14 +118,10 @@ class Dialogue:
             )
 
         async with room.lock:
-            with room.holding() as live:
-                told = await self.rooms.commit_once(room, decide, caller, player, command, turn)
-                if told is None:
-                    return
-                room.end_if_over(live)
+            if not await self.rooms.commit_cut(room, decide, caller, player, command, turn):
+                return
             if self.settings.log_text:
                 log.info("said", conversation=room.state.id, turn=turn, text=command.text)
-            room.publish(told)
             if not aside:
                 room.stop_playing(player)
             if room.inputs.pop(player.id, None) is not None:
@@ -175,12 +171,8 @@ class Dialogue:
             return self._let_answer(room, change, caller, player, asks, reply_turn)
 
         async with room.lock:
-            with room.holding() as live:
-                told = await self.rooms.commit_once(room, decide, caller, player, command, turn)
-                if told is None:
-                    return
-                room.end_if_over(live)
-            room.publish(told)
+            if not await self.rooms.commit_cut(room, decide, caller, player, command, turn):
+                return
             room.remember(turn, Asking(command.id))
             self.replies.go_on(room, reply_turn)
 
@@ -243,12 +235,8 @@ class Dialogue:
             return change.then(rules.yielded(change.state, player))
 
         async with room.lock:
-            with room.holding() as live:
-                told = await self.rooms.commit_once(room, decide, caller, player, command)
-                if told is not None:
-                    room.end_if_over(live)
-                    room.publish(told)
-                    self.replies.go_on(room, "")
+            if await self.rooms.commit_cut(room, decide, caller, player, command):
+                self.replies.go_on(room, "")
 
     async def regenerate(self, caller: Caller, command: commands.Regenerate) -> None:
         """Have the NPC say its newest reply anew; the old one is heard no more.

@@ -217,8 +217,6 @@ class Replies:
             if room.live is not None:
                 return True
             told = await self._rooms.commit(room, decide)
-            if isinstance(told, bytes):
-                return True
             room.publish(told)
             if room.state.reply is not None and room.state.reply.turn == turn:
                 self.start(room)
@@ -333,8 +331,7 @@ class Replies:
             await self._keep_last(room, live)
             told = await self._rooms.commit(room, decide)
             room.end_if_over(live)
-        if not isinstance(told, bytes):
-            room.publish(told)
+        room.publish(told)
 
     def look_after(self, room: Room) -> None:
         """Watch a reply that another server is speaking, or has left unfinished."""
@@ -374,8 +371,7 @@ class Replies:
             return room.settled(state, "error") if last else rules.taken_over(state)
 
         told = await self._rooms.commit(room, decide)
-        if not isinstance(told, bytes):
-            room.publish(told)
+        room.publish(told)
         self.go_on(room, state.reply.turn)
 
     def warm(self, room: Room, state: Conversation | None = None, owner: str = "") -> None:
@@ -403,8 +399,7 @@ class Replies:
                 except (StoreUnavailable, Busy, Fenced) as error:
                     log.warning("abandoned_reply_not_committed", reason=str(error))
                 else:
-                    if not isinstance(told, bytes):
-                        room.publish(told)
+                    room.publish(told)
                 room.end(live)
         self._rooms.drop_unused()
 
@@ -527,8 +522,7 @@ class Replies:
                 return live.pending.answer.result()
             told = await self._rooms.commit(room, lambda s: rules.action_expired(s, call))
             pending, live.pending = live.pending, None
-            if not isinstance(told, bytes):
-                room.publish(told)
+            room.publish(told)
         if pending is not None and pending.answer.done():
             return pending.answer.result()  # told at another server, a moment ago
         return ActionOutcome(ok=False, reason=rules.TIMEOUT)
@@ -573,8 +567,7 @@ class Replies:
                     return
                 else:
                     room.live = None
-                    if not isinstance(told, bytes):
-                        room.publish(told)
+                    room.publish(told)
                     live.tasks[-1].cancel()
                     self._metrics.replies.labels(outcome.finish).inc()
                     self.go_on(room, turn)

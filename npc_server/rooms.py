@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, overload
 
 from npc_server import past
 from npc_server.clock import Clock
@@ -81,6 +81,10 @@ class Caller:
             )
         return f"{self.namespace}:{player or self.player}"
 
+    def owns(self, member: Member) -> bool:
+        """Whether a member is a player of the caller's key."""
+        return member.kind == "player" and member.ref.startswith(f"{self.namespace}:")
+
 
 @dataclass(slots=True, eq=False)
 class Pending:
@@ -128,7 +132,7 @@ class Live:
     @property
     def spoken(self) -> tuple[str, int]:
         """Which reply this is, and in which attempt."""
-        return self.speech.reply.turn, self.speech.reply.attempt
+        return self.speech.reply.spoken
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +323,7 @@ class Room:
     def relay(self, partial: Partial, besides: Caller | None = None) -> None:
         """Tell the listeners what is new in the text of a reply that another server says."""
         reply = self.state.reply
-        if reply is None or (reply.turn, reply.attempt) != (partial.turn, partial.attempt):
+        if reply is None or reply.spoken != partial.spoken:
             return
         self._relay(partial, player_refs(self.state, reply.hearers), besides)
 
@@ -327,7 +331,8 @@ class Room:
         """Tell the listeners the rest of a reply that another server has said."""
         if self.relayed is not None and self.relayed.turn == done.turn:
             kept = self.partial
-            marks = kept.marks if kept and _is_of(kept, self.relayed) else self.relayed.marks
+            same = kept is not None and kept.spoken == self.relayed.spoken
+            marks = kept.marks if kept is not None and same else self.relayed.marks
             self._relay(replace(self.relayed, text=done.text, marks=marks), audience)
             self.relayed = None
 
@@ -335,7 +340,7 @@ class Room:
         self, partial: Partial, audience: tuple[str, ...], besides: Caller | None = None
     ) -> None:
         known = self.relayed
-        if known is None or not _is_of(known, partial):
+        if known is None or known.spoken != partial.spoken:
             known = Partial(partial.turn, partial.attempt, "")
         for event in _news(self.state.id, known, partial):
             self.tell(event, audience, besides)
@@ -467,14 +472,9 @@ class Room:
         self, reply: Reply, finish: ReplyFinish, heard: Mapping[str, int]
     ) -> Outcome:
         """How a reply went that another server spoke, as far as it was kept."""
-        known = self.partial
-        if known is None or (known.turn, known.attempt) != (reply.turn, reply.attempt):
-            known = self.relayed
-        if known is None or (known.turn, known.attempt) != (reply.turn, reply.attempt):
-            known = None
-        return Outcome(
-            text=known.text if known else "", finish=finish, at_ms=self.now_ms(), heard=heard
-        )
+        kept = (self.partial, self.relayed)
+        text = next((known.text for known in kept if known and known.spoken == reply.spoken), "")
+        return Outcome(text=text, finish=finish, at_ms=self.now_ms(), heard=heard)
 
 
 class Rooms:
@@ -595,12 +595,30 @@ class Rooms:
         if not caller.host or command.player is not None:
             return await self.enter(caller, command)
         room = await self.find(caller.world, command.conversation)
-        own = f"{caller.namespace}:"
-        members = room.state.members if room else ()
-        player = next((m for m in members if m.kind == "player" and m.ref.startswith(own)), None)
+        player = next(filter(caller.owns, room.state.members), None) if room else None
         if room is None or player is None:
             raise no_such_conversation()
         return room, player
+
+    @overload
+    async def commit(
+        self,
+        room: Room,
+        decide: Callable[[Conversation], Change],
+        *,
+        answer: None = None,
+        seize: bool = False,
+    ) -> list[Addressed]: ...
+
+    @overload
+    async def commit(
+        self,
+        room: Room,
+        decide: Callable[[Conversation], Change],
+        *,
+        answer: Answer,
+        seize: bool = False,
+    ) -> list[Addressed] | bytes: ...
 
     async def commit(
         self,
@@ -701,6 +719,31 @@ class Rooms:
         caller.send(ack)
         return told
 
+    async def commit_cut(
+        self,
+        room: Room,
+        decide: Callable[[Conversation], Change],
+        caller: Caller,
+        player: Member,
+        command: commands.InConversation,
+        turn: str | None = None,
+    ) -> bool:
+        """``commit_once`` and tell, where the reply in flight may end by it: it is still meanwhile.
+
+        Returns:
+            Whether the command was carried out now.
+
+        Raises:
+            NpcError: It was refused, and not carried out before either.
+        """
+        with room.holding() as live:
+            told = await self.commit_once(room, decide, caller, player, command, turn)
+            if told is None:
+                return False
+            room.end_if_over(live)
+            room.publish(told)
+        return True
+
     async def repeated(
         self, room: Room, caller: Caller, player: Member, command: commands.InConversation
     ) -> bool:
@@ -766,11 +809,6 @@ def no_such_conversation() -> NotFound:
     )
 
 
-def _is_of(known: Partial, partial: Partial) -> bool:
-    """Whether two texts are of one attempt at one reply."""
-    return (known.turn, known.attempt) == (partial.turn, partial.attempt)
-
-
 def _news(conversation: str, known: Partial, partial: Partial) -> Iterator[events.Event]:
     """What is new in a reply, in the order in which it was told where it is said."""
     told = len(known.text)
@@ -785,7 +823,7 @@ def _news(conversation: str, known: Partial, partial: Partial) -> Iterator[event
 
 def spoken(state: Conversation) -> tuple[str, int] | None:
     """Which reply is in flight, and in which attempt."""
-    return (state.reply.turn, state.reply.attempt) if state.reply else None
+    return state.reply.spoken if state.reply else None
 
 
 def _unused(room: Room) -> bool:

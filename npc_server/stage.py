@@ -82,12 +82,8 @@ class Stage:
             return change.then(rules.left(change.state, member))
 
         async with room.lock:
-            with room.holding() as live:
-                told = await self.rooms.commit_once(room, decide, caller, player, command)
-                if told is None:
-                    return
-                room.end_if_over(live)
-            room.publish(told)
+            if not await self.rooms.commit_cut(room, decide, caller, player, command):
+                return
             gone = room.state.member(member)
             if gone is not None and gone.kind == "player":
                 room.dismiss(gone)
@@ -263,8 +259,7 @@ class Stage:
                 room, lambda state: room.settled(state, "cancelled"), seize=True
             )
             room.end_if_over(live)
-        if not isinstance(told, bytes):
-            room.publish(told)
+        room.publish(told)
 
     async def _way_back(
         self, state: Conversation, player: Member, command: commands.Rewind

@@ -21,14 +21,6 @@ DEMO_LINES = (
     "Thank you. Who else lives in this village?",
 )
 STAND_INS = {"filler": "a filler", "canned": "an authored line"}
-FACES = {
-    "neutral": "",
-    "happy": "smiling",
-    "sad": "sad",
-    "angry": "angry",
-    "relaxed": "at ease",
-    "surprised": "surprised",
-}
 
 
 @dataclass(frozen=True, slots=True)

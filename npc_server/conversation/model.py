@@ -189,6 +189,11 @@ class Reply:
     number: int = 0
     left: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def spoken(self) -> tuple[str, int]:
+        """Which reply this is, and in which attempt."""
+        return self.turn, self.attempt
+
 
 @dataclass(frozen=True, slots=True)
 class NpcState:

@@ -68,6 +68,11 @@ class Partial:
     text: str
     marks: tuple[dict[str, Any], ...] = ()
 
+    @property
+    def spoken(self) -> tuple[str, int]:
+        """Of which reply this is, and of which attempt."""
+        return self.turn, self.attempt
+
 
 @dataclass(frozen=True, slots=True)
 class Consent:
