@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -31,6 +31,21 @@ SCRIPT: Json = {
 
 TORN = b'\x81\xfe\x01\x00mask{"type":"say",'
 """The beginning of a frame of 256 bytes."""
+
+
+def comes_back(
+    address: str, client: Client, last: Mapping[str, int]
+) -> AbstractAsyncContextManager[Client]:
+    """Minsu's session as a player, gone on with over a new connection.
+
+    Args:
+        address: Of the server, which may be another one.
+        client: Whose connection broke.
+        last: By conversation, the newest ``seq`` that arrived.
+    """
+    return session(
+        address, player="minsu", role="player", resume=client.welcome["resume"], last=last
+    )
 
 
 def abort(client: Client) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disconnects import abort
+from disconnects import abort, comes_back
 from following import Story
 from redis.asyncio import Redis
 from support import Json, Start, acting_smith, eventually, of, opened, until
@@ -378,13 +378,7 @@ async def test_a_session_moves_to_another_server(pair: Any) -> None:
             begun = await until(client, "reply.started")
             await until(client, "reply.delta")
             abort(client)
-        async with session(
-            there.address,
-            player="minsu",
-            role="player",
-            resume=client.welcome["resume"],
-            last={conversation: begun["seq"]},
-        ) as again:
+        async with comes_back(there.address, client, {conversation: begun["seq"]}) as again:
             assert again.welcome["resumed"]
             ear = Ear(again, conversation)
             done = await ear.until("reply.done")
@@ -474,13 +468,7 @@ async def test_a_deed_follows_its_player_to_another_server(pair: Any, tmp_path: 
             return bool(state and state.reply and state.reply.actions)
 
         await eventually(proposed)
-        async with session(
-            there.address,
-            player="minsu",
-            role="player",
-            resume=client.welcome["resume"],
-            last={conversation: begun["seq"]},
-        ) as again:
+        async with comes_back(there.address, client, {conversation: begun["seq"]}) as again:
             ear = Ear(again, conversation)
             given = await ear.until("reply.action", execute=True)
             await again.answer(given, ok=True)

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from disconnects import abort
+from disconnects import abort, comes_back
 from support import Json, Start, eventually, of, opened, reply_to, until
 from websockets.exceptions import ConnectionClosed
 
@@ -110,13 +110,7 @@ async def test_a_reply_goes_on_and_is_heard_whole(start: Start) -> None:
             begun = await until(client, "reply.started")
             await until(client, "reply.delta")
             await dropped(client, app)
-        async with session(
-            app.address,
-            player="minsu",
-            role="player",
-            resume=client.welcome["resume"],
-            last={conversation: begun["seq"]},
-        ) as again:
+        async with comes_back(app.address, client, {conversation: begun["seq"]}) as again:
             events = [event async for event in again.until_idle()]
     (snapshot,) = of(events, "reply.snapshot")
     assert not snapshot["restarted"]
@@ -145,9 +139,7 @@ async def test_a_reply_ends_where_nobody_comes_back(
             return state is not None and state.reply is None
 
         await eventually(over)
-        async with session(
-            app.address, player="minsu", role="player", resume=client.welcome["resume"], last=last
-        ) as again:
+        async with comes_back(app.address, client, last) as again:
             (done,) = of(await rest(again), "reply.done")
     assert done["finish"] == "cancelled"
     assert done["text"].startswith(begun["text"])
@@ -261,13 +253,7 @@ async def test_a_session_goes_on_after_a_restart(start: Start) -> None:
         abort(client)
     async with (
         start(SLOW) as app,
-        session(
-            app.address,
-            player="minsu",
-            role="player",
-            resume=client.welcome["resume"],
-            last={conversation: begun["seq"]},
-        ) as again,
+        comes_back(app.address, client, {conversation: begun["seq"]}) as again,
     ):
         assert again.welcome["resumed"]
         assert again.welcome["session"] == client.welcome["session"]
@@ -291,12 +277,8 @@ async def test_what_was_not_kept_in_time_is_resumed_too(
         event = await client.ask("conversation.open", npcs=["bram"], greet="never")
         conversation = event["conversation"]
         await rest(client)
-    async with session(
-        app.address,
-        player="minsu",
-        role="player",
-        resume=client.welcome["resume"],
-        last={conversation: event["seq"], "somebody-elses": 3},
+    async with comes_back(
+        app.address, client, {conversation: event["seq"], "somebody-elses": 3}
     ) as again:
         assert of(await reply_to(again, conversation, "Good morning."), "reply.done")
 
@@ -325,9 +307,7 @@ async def test_a_command_is_carried_out_whole_although_its_connection_breaks(
         sessions = app.dialogue.rooms.all()[0].listeners
         assert sessions
         broken.set()
-        async with session(
-            app.address, player="minsu", role="player", resume=client.welcome["resume"], last={}
-        ) as again:
+        async with comes_back(app.address, client, {}) as again:
             events = [event async for event in again.until_idle()]
             (turn,) = of(events, "turn")
             assert (turn["text"], turn["re"]) == ("Count!", command)
